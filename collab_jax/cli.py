@@ -1,0 +1,282 @@
+"""The command line: flags in any order to a `Command`, and the program that carries it out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ml_collections import ConfigDict
+
+from collab_jax import config as config_lib
+from collab_jax import recipes
+from collab_jax.errors import RunError, UserError
+
+USAGE = """\
+usage: {program} --config FILE[:METHOD] [--workdir DIR] [--config.KEY=VALUE ...]
+       {program} --mode eval --workdir DIR [--checkpoint best|last|STEP]
+
+  --config FILE[:METHOD]    a recipe's file or a shipped recipe's name; METHOD is baseline, tree,
+                            multi_instance or any of out, mid, pull_push, kernel joined by +
+  --config.KEY=VALUE        another value for one key of the recipe
+  --workdir DIR             run directory; else runs/CONFIG/METHOD/seed-N, with a short hash
+                            appended where other keys are overridden
+  --mode train|eval         train, or evaluate the run in DIR (default: train)
+  --checkpoint best|last|STEP
+                            checkpoint to evaluate (default: best)
+  --no-resume               refuse a run directory that holds a run (default: --resume, go on)
+  --keys                    print every KEY with its type, default, allowed values and meaning
+  --help                    print this text
+"""
+_VALUE_FLAGS = ("--config", "--workdir", "--mode", "--checkpoint")
+_SWITCHES = ("--resume", "--no-resume", "--keys", "--help")
+_RUN_FILES = ("config.json", "metrics.jsonl", "checkpoints")
+
+
+class UsageError(UserError):
+    """A command line that says too little: the usage is shown with the message."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What a command line asks for.
+
+    Attributes:
+        config: the resolved and validated configuration.
+        workdir: the run directory.
+        mode: train or evaluate.
+        checkpoint: which checkpoint to evaluate: best, last or a step.
+        resume: go on with the run that the directory holds; if False it must hold none.
+        command_line: the arguments as one line that a shell reads back.
+        warnings: overrides that the method makes no use of, one line each.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    mode: Literal["train", "eval"] = "train"
+    checkpoint: str = "best"
+    resume: bool = True
+    command_line: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def usage(program: str = "launch.py") -> str:
+    """The help text with the list of shipped recipes."""
+    shipped = recipes.list_recipes()
+    width = max(map(len, shipped), default=0)
+    lines = [f"  {name:<{width}}  {header}" for name, header in shipped.items()]
+    return USAGE.format(program=program) + "\nrecipes:\n" + "\n".join(lines) + "\n"
+
+
+def _split(arguments: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Arguments as flags and config overrides, each by name."""
+    flags: dict[str, str] = {}
+    overrides: dict[str, str] = {}
+    remaining = list(arguments)
+    while remaining:
+        flag, equals, value = remaining.pop(0).partition("=")
+        is_override = flag.startswith("--config.")
+        if not flag.startswith("-") or flag in ("-", "--"):
+            raise UserError(f"stray argument {flag + equals + value!r}, expected flags only")
+        if is_override:
+            config_lib.check_key(flag.removeprefix("--config."))
+        elif flag not in (*_VALUE_FLAGS, *_SWITCHES):
+            hint = config_lib.did_you_mean(flag, (*_VALUE_FLAGS, *_SWITCHES))
+            key = flag.lstrip("-")
+            if not hint and key in config_lib.SCHEMA:
+                hint = f"; did you mean --config.{key}?"
+            raise UserError(f"unknown flag {flag!r}{hint or '; --help lists the flags'}")
+        if flag in flags or flag in overrides:
+            raise UserError(f"{flag} is given twice, expected it once")
+        if flag in _SWITCHES:
+            if equals:
+                raise UserError(f"{flag}={value}: expected no value")
+        elif not equals:
+            if not remaining or remaining[0].startswith("--"):
+                raise UserError(f"{flag} needs a value, such as {flag}={_example(flag)}")
+            value = remaining.pop(0)
+        (overrides if is_override else flags)[flag] = value
+    return flags, {flag.removeprefix("--config."): value for flag, value in overrides.items()}
+
+
+def _example(flag: str) -> str:
+    key = config_lib.SCHEMA.get(flag.removeprefix("--config."))
+    if key is None:
+        return {"--mode": "eval", "--checkpoint": "best", "--workdir": "runs/first"}.get(
+            flag, "configs/cifar10_vgg16.py"
+        )
+    return config_lib.as_text(key.default) or "TEXT"
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Reads a command line.
+
+    Args:
+        arguments: without the program's name; flags may come in any order.
+
+    Raises:
+        UserError: anything that is not as `usage` says, in one line.
+    """
+    flags, overrides = _split(arguments)
+    mode = flags.get("--mode", "train")
+    if mode not in ("train", "eval"):
+        hint = config_lib.did_you_mean(mode, ("train", "eval"))
+        raise UserError(f"--mode {mode}: expected train or eval{hint}")
+    if "--checkpoint" in flags and mode == "train":
+        raise UserError(f"--checkpoint {flags['--checkpoint']}: expected only with --mode eval")
+    if "--resume" in flags and "--no-resume" in flags:
+        raise UserError("--resume and --no-resume exclude each other, expected one of them")
+    if not flags.get("--workdir", "-").strip():
+        raise UserError("--workdir is empty, expected a directory")
+    directory = os.path.expanduser(flags.get("--workdir", ""))
+    if "--config" in flags:
+        config, workdir = _from_recipe(flags["--config"], overrides)
+        workdir = Path(directory) if directory else workdir
+    elif mode == "eval" and directory:
+        workdir = Path(directory)
+        config = _from_run(workdir, overrides)
+    else:
+        also = "" if mode == "train" else " or --workdir DIR"
+        raise UsageError(f"--config FILE[:METHOD]{also} is missing")
+    if mode == "eval":
+        _check_same_run(workdir, config)
+    else:
+        _check_workdir(workdir, resume="--no-resume" not in flags)
+    idle = config_lib.without_effect(config, overrides)
+    return Command(
+        config=config,
+        workdir=workdir,
+        mode=mode,
+        checkpoint=_parse_checkpoint(flags.get("--checkpoint", "best")),
+        resume="--no-resume" not in flags,
+        command_line=shlex.join(arguments),
+        warnings=tuple(f"config.{key} has no effect with method {config.method}" for key in idle),
+    )
+
+
+def _from_recipe(argument: str, overrides: dict[str, str]) -> tuple[ConfigDict, Path]:
+    """The overridden configuration and its default run directory."""
+    file, method = recipes.split_argument(argument)
+    if "method" in overrides:
+        asked = config_lib.parse_method(overrides["method"])
+        if method is not None and config_lib.parse_method(method) != asked:
+            raise UserError(f"method is {method} in --config and {asked} in --config.method")
+        # As the recipe's argument, so that a recipe may depend on it.
+        method = asked
+    recipe = recipes.load(file, method)
+    config = config_lib.from_json(config_lib.to_json(recipe))
+    for key, text in overrides.items():
+        config_lib.override(config, key, text)
+    config_lib.validate(config)
+    name = config.name or recipe.name
+    suffix = config_lib.short_hash(config, recipe)
+    seed = f"seed-{config.seed}" + (f"-{suffix}" if suffix else "")
+    return config, Path("runs") / name / config.method / seed
+
+
+def _read_run(workdir: Path) -> ConfigDict:
+    path = workdir / "config.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{workdir}: no run to evaluate, expected {path}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from None
+    return config_lib.from_json(text, str(path))
+
+
+def _from_run(workdir: Path, overrides: dict[str, str]) -> ConfigDict:
+    """A run's own configuration, overridden."""
+    config = _read_run(workdir)
+    for key, text in overrides.items():
+        config_lib.override(config, key, text)
+    config_lib.validate(config)
+    return config
+
+
+def _check_same_run(workdir: Path, config: ConfigDict) -> None:
+    """Refuses to evaluate a run as what it is not."""
+    conflicts = config_lib.resume_conflicts(_read_run(workdir), config)
+    if conflicts:
+        text = ", ".join(
+            f"{key} = {config_lib.as_text(old)}, not {config_lib.as_text(new)}"
+            for key, old, new in conflicts
+        )
+        raise UserError(f"{workdir}: the run was trained with {text} (--config is not needed)")
+
+
+def _check_workdir(workdir: Path, *, resume: bool) -> None:
+    try:
+        if workdir.exists() and not workdir.is_dir():
+            raise UserError(f"--workdir {workdir}: is a file, expected a directory")
+        found = [name for name in _RUN_FILES if (workdir / name).exists()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"--workdir {workdir}: {error}") from None
+    if found and not resume:
+        names = ", ".join(found)
+        raise UserError(
+            f"--no-resume: {workdir} holds a run ({names}), expected a directory without"
+        )
+
+
+def _parse_checkpoint(text: str) -> str:
+    if text in ("best", "last"):
+        return text
+    if text.isascii() and text.isdigit() and len(text) <= 18:
+        return str(int(text))
+    hint = config_lib.did_you_mean(text, ("best", "last"))
+    raise UserError(f"--checkpoint {text!r}: expected best, last or a step{hint}")
+
+
+def execute(command: Command) -> dict[str, Any]:
+    """Trains or evaluates, and returns the run's result."""
+    # Only here: JAX takes seconds to import, and a wrong flag should be told at once.
+    from collab_jax import evaluate, train
+
+    if command.mode == "eval":
+        return evaluate.run(command.workdir, checkpoint=command.checkpoint, config=command.config)
+    return train.run(command.config, command.workdir, resume=command.resume)
+
+
+def _summary(command: Command, result: dict[str, Any]) -> str:
+    return (
+        f"{command.workdir}, checkpoint {command.checkpoint} (step {result['step']}): "
+        f"test error {result['top1_error']:.2f}% (top-1), {result['top5_error']:.2f}% (top-5), "
+        f"loss {result['loss']:.4f} on {result['images']} images"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code: 0, 1 for a run that failed, 2 for the user's mistakes."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # `python -m` leaves the path of __main__.py, the other ways a program's own name.
+    program = Path(sys.argv[0]).name.replace("__main__.py", "python -m collab_jax")
+    if not arguments:
+        print(usage(program), end="", file=sys.stderr)
+        return 2
+    if "--help" in arguments or "-h" in arguments:
+        print(usage(program), end="")
+        return 0
+    if "--keys" in arguments:
+        print(config_lib.describe(), end="")
+        return 0
+    try:
+        command = parse(arguments)
+        for warning in command.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        result = execute(command)
+        if command.mode == "eval":
+            print(_summary(command, result))
+    except RunError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except UserError as error:
+        if isinstance(error, UsageError):
+            print(usage(program), file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0

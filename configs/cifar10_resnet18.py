@@ -1,0 +1,44 @@
+"""ResNet-18 on CIFAR-10, the paper's 200-epoch recipe.
+
+Paper: S. Fang and T. Lin, "Intra-Model Collaborative Learning of Neural Networks",
+Sec. IV-A and Table I.
+
+Command:
+    python launch.py --config configs/cifar10_resnet18.py:out+mid+pull_push
+    python launch.py --config configs/cifar10_resnet18.py:baseline --config.model.width=2
+
+Cost: 200 epochs of 50,000 images (32x32), 78,000 steps of 128; time not measured.
+
+Expected test error: the paper's (one run, lowest over all epochs), in %:
+    baseline              4.84
+    baseline 2x           4.53
+    out                   4.55
+    mid                   4.47
+    pull_push             4.45
+    kernel                4.69
+    out+mid+pull_push     4.42
+    mid+pull_push+kernel  4.31
+
+The second command is baseline 2x, twice the filters.
+"""
+
+from ml_collections import ConfigDict
+
+from collab_jax import config as config_lib
+
+
+def get_config(method: str = "baseline") -> ConfigDict:
+    """The recipe with a method such as baseline or out+mid."""
+    return config_lib.recipe(
+        method,
+        {
+            "epochs": 200,
+            "batch_size": 128,
+            "learning_rate": 0.1,
+            "decay_epochs": (60, 120, 160),
+            "decay_factor": 0.2,
+            "weight_decay": 0.0005,
+            "data.name": "cifar10",
+            "model.name": "resnet18",
+        },
+    )
