@@ -1,4 +1,6 @@
-"""The error that a user's own mistake raises."""
+"""Errors that end a run with one line instead of a traceback."""
+
+__all__ = ["RunError", "UserError"]
 
 
 class UserError(ValueError):
@@ -6,4 +8,12 @@ class UserError(ValueError):
 
     The message is one line that names the key or file, its value and what was expected; the command
     line prints it without a traceback and exits with code 2.
+    """
+
+
+class RunError(RuntimeError):
+    """A run cannot go on: the disk is full, the loss diverged, no checkpoint is sound.
+
+    The message is one line that says what is kept; the command line prints it without a traceback
+    and exits with code 1.
     """

@@ -1,0 +1,24 @@
+"""VGG and ResNet backbones with the hierarchical-dropout classifier, and their training parts."""
+
+from collab_jax.models.classifier import HierarchicalDropoutClassifier
+from collab_jax.models.heads import LocalHeads, Projections
+from collab_jax.models.network import Network
+from collab_jax.models.registry import MODELS, create_model, stage_kernels
+from collab_jax.models.resnet import resnet18, resnet32, resnet101
+from collab_jax.models.torch_weights import from_torch
+from collab_jax.models.vgg import vgg16
+
+__all__ = [
+    "MODELS",
+    "HierarchicalDropoutClassifier",
+    "LocalHeads",
+    "Network",
+    "Projections",
+    "create_model",
+    "from_torch",
+    "resnet18",
+    "resnet32",
+    "resnet101",
+    "stage_kernels",
+    "vgg16",
+]

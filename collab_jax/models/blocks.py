@@ -1,0 +1,85 @@
+"""The layer that the paper's objectives speak of: convolution, batch norm, activation."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from collab_jax import linen
+
+__all__ = ["ConvLayer", "run_layer", "scaled_filters"]
+
+he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class ConvLayer(nn.Module):
+    """Convolution without bias, batch norm, and (unless `activate` is False) a ReLU.
+
+    Attributes:
+      filters: output channels.
+      kernel_size: side of the square kernel, in pixels.
+      stride: step of the convolution, in pixels.
+      activate: whether a ReLU follows.
+      dtype: dtype of the computation; parameters and statistics stay float32.
+    """
+
+    filters: int
+    kernel_size: int = 3
+    stride: int = 1
+    activate: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch height width channels"],
+        skip: Float[Array, "batch out_height out_width filters"] | None = None,
+        *,
+        train: bool,
+    ) -> Float[Array, "batch out_height out_width filters"]:
+        x = nn.Conv(
+            self.filters,
+            (self.kernel_size, self.kernel_size),
+            strides=self.stride,
+            padding=self.kernel_size // 2,
+            use_bias=False,
+            kernel_init=he_normal,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        x = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=self.dtype,
+            name="norm",
+        )(x)
+        if skip is not None:
+            x = x + skip
+        return nn.relu(x) if self.activate else x
+
+
+def run_layer(
+    layer: nn.Module, *inputs: Array, train: bool, capture: bool
+) -> tuple[Array, tuple[Array, ...]]:
+    """Runs one layer, and captures its local copy where that is asked for.
+
+    Args:
+      layer: a submodule called with `inputs` and `train`.
+      *inputs: its input and, at the end of a residual block, the skip.
+      train: whether batch norm uses and updates the batch's statistics.
+      capture: whether to return the local copy of the output.
+
+    Returns:
+      The output, and a tuple that holds the local copy, or nothing.
+    """
+    if not capture:
+        return layer(*inputs, train=train), ()
+    h, h_local = linen.isolate(layer, *inputs, train=train)
+    return h, (h_local,)
+
+
+def scaled_filters(filters: int, width: float) -> int:
+    """Multiplies a number of filters by a model's width, and keeps at least one."""
+    return max(1, round(filters * width))

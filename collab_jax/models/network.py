@@ -1,0 +1,72 @@
+"""A convolutional network as stages that end in the hierarchical-dropout classifier."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from collab_jax.linen import LOCAL_FEATURES
+from collab_jax.models.blocks import ConvLayer, run_layer
+from collab_jax.models.classifier import HierarchicalDropoutClassifier
+
+__all__ = ["Network"]
+
+
+class Network(nn.Module):
+    """Stages of layers, average pooling to 1 x 1, and a three-layer classifier.
+
+    Every layer's output is sown under one name at the root (`local_features` in the collection
+    `intermediates`) when that collection is mutable: a tuple in depth order, each map with a
+    gradient path to its own layer alone. Capturing changes neither logits nor batch statistics.
+
+    Attributes:
+      num_classes: m.
+      stages: factories of the stages, in depth order; a stage maps `(x, train, capture)` to its
+        output and the tuple of its layers' local copies.
+      stem_filters: filters of the 3x3 layer before the first stage; None for no such layer.
+      classifier_width: units of the classifier's two hidden layers.
+      dropout: the probability with which the classifier drops a hidden unit.
+      dtype: dtype of the computation; parameters, statistics and logits stay float32.
+    """
+
+    num_classes: int
+    stages: tuple[Callable[..., nn.Module], ...]
+    stem_filters: int | None = None
+    classifier_width: int = 4096
+    dropout: float = 0.5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[Array, "batch height width channels"],
+        train: bool = False,
+        masks_per_layer: int = 1,
+    ) -> Float[Array, "*branches batch classes"]:
+        """Predicts the logits of a batch of normalised images.
+
+        Args:
+          images: (B, H, W, C).
+          train: uses batch statistics and dropout (rng `dropout`).
+          masks_per_layer: K, the dropout masks of each of the classifier's two hidden layers.
+
+        Returns:
+          Logits (B, m) in inference, (K^2, B, m) in training.
+        """
+        capture = self.is_mutable_collection("intermediates") and not self.is_initializing()
+        x = images.astype(self.dtype)
+        captured: tuple[Array, ...] = ()
+        if self.stem_filters is not None:
+            stem = ConvLayer(self.stem_filters, dtype=self.dtype, name="stem")
+            x, captured = run_layer(stem, x, train=train, capture=capture)
+        for number, make_stage in enumerate(self.stages, start=1):
+            stage = make_stage(dtype=self.dtype, name=f"stage{number}")
+            x, local = stage(x, train=train, capture=capture)
+            captured += local
+        for feature_map in captured:
+            self.sow("intermediates", LOCAL_FEATURES, feature_map)
+        return HierarchicalDropoutClassifier(
+            self.num_classes, self.classifier_width, self.dropout, self.dtype, name="classifier"
+        )(x.mean(axis=(1, 2)), train=train, masks_per_layer=masks_per_layer)

@@ -1,0 +1,72 @@
+"""Models by name."""
+
+from typing import Any
+
+from collab_jax.models.network import Network
+from collab_jax.models.resnet import resnet18, resnet32, resnet101
+from collab_jax.models.vgg import vgg16
+
+__all__ = ["MODELS", "create_model", "stage_kernels"]
+
+MODELS = {"vgg16": vgg16, "resnet18": resnet18, "resnet32": resnet32, "resnet101": resnet101}
+
+
+def create_model(
+    name: str,
+    num_classes: int,
+    *,
+    width: float = 1.0,
+    classifier_width: int = 4096,
+    **options: Any,
+) -> Network:
+    """Creates a model by name.
+
+    Args:
+      name: vgg16, resnet18, resnet32 or resnet101.
+      num_classes: m.
+      width: multiplies the number of filters.
+      classifier_width: units of the classifier's two hidden layers; 0 for a single linear layer.
+      **options: `dropout` and `dtype`, see `Network`.
+
+    Returns:
+      A Linen module. `apply(variables, images)` gives logits (B, m); `apply(variables, images,
+      train=True, masks_per_layer=K, rngs={"dropout": key}, mutable=["batch_stats",
+      "intermediates"])` gives logits (K^2, B, m) and the new batch statistics and features.
+
+    Raises:
+      ValueError: if the name is unknown.
+    """
+    if name not in MODELS:
+        raise ValueError(f"name: {name!r} is not a model; expected one of {', '.join(MODELS)}")
+    return MODELS[name](num_classes, width=width, classifier_width=classifier_width, **options)
+
+
+def stage_kernels(params: dict[str, Any], stages: int) -> tuple[Any, ...]:
+    """The kernels that L_kernel decorrelates: all but 1x1, of a model's last stages.
+
+    Args:
+      params: parameters of a model that `create_model` made.
+      stages: how many stages, counted from the output.
+
+    Returns:
+      Kernels (kh, kw, cin, cout) in depth order.
+
+    Raises:
+      ValueError: if the model has fewer stages.
+    """
+    names = sorted(name for name in params if name.startswith("stage"))
+    if not 1 <= stages <= len(names):
+        raise ValueError(f"stages: {stages} given; this model has {len(names)}")
+    kernels: list[Any] = []
+
+    def collect(tree: Any) -> None:
+        for name in sorted(tree, key=lambda key: (len(key), key)):
+            if name == "kernel":
+                if tree[name].shape[0] > 1:
+                    kernels.append(tree[name])
+            elif isinstance(tree[name], dict):
+                collect(tree[name])
+
+    for name in names[-stages:]:
+        collect(params[name])
+    return tuple(kernels)

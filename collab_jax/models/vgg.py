@@ -1,0 +1,61 @@
+"""VGG-16 with batch norm."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from collab_jax.models.blocks import ConvLayer, run_layer, scaled_filters
+from collab_jax.models.network import Network
+
+__all__ = ["vgg16"]
+
+
+class VGGStage(nn.Module):
+    """A group of 3x3 layers and a 2x2 max pooling, which is skipped on a map of one pixel.
+
+    Attributes:
+      filters: output channels of each layer.
+      dtype: dtype of the computation.
+    """
+
+    filters: tuple[int, ...]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width channels"], *, train: bool, capture: bool
+    ) -> tuple[Array, tuple[Array, ...]]:
+        captured: tuple[Array, ...] = ()
+        for number, filters in enumerate(self.filters, start=1):
+            layer = ConvLayer(filters, dtype=self.dtype, name=f"layer{number}")
+            x, local = run_layer(layer, x, train=train, capture=capture)
+            captured += local
+        if min(x.shape[1:3]) > 1:
+            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        return x, captured
+
+
+def vgg16(num_classes: int, *, width: float = 1.0, **options: Any) -> Network:
+    """VGG-16 with batch norm: 13 layers in five stages.
+
+    Args:
+      num_classes: m.
+      width: multiplies the number of filters.
+      **options: see `Network`.
+
+    Returns:
+      The Linen module.
+
+    References:
+      K. Simonyan and A. Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
+      Recognition", 2015.
+    """
+    groups = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
+    stages = tuple(
+        partial(VGGStage, tuple(scaled_filters(filters, width) for filters in group))
+        for group in groups
+    )
+    return Network(num_classes, stages, **options)

@@ -1,0 +1,113 @@
+"""All that a training run carries from one step to the next."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jaxtyping import Array
+
+from collab_jax.objective import Objective
+
+__all__ = ["Batch", "TrainState", "create_train_state"]
+
+
+@flax.struct.dataclass
+class Batch:
+    """Training examples as the data set holds them.
+
+    Attributes:
+      images: uint8 (B, H, W, C).
+      labels: int32 (B,).
+      indices: int32 (B,), each example's index in the training split.
+    """
+
+    images: Array
+    labels: Array
+    indices: Array
+
+
+@flax.struct.dataclass
+class TrainState:
+    """A pytree that a checkpoint holds as it is.
+
+    Attributes:
+      step: steps done.
+      key: data of the run's PRNG key; every step folds its number into it.
+      params: the backbone's and classifier's parameters.
+      heads: parameters of the training-only parts, by term.
+      batch_stats: running statistics.
+      opt_state: the optimizer's state, over (params, heads).
+      sums: sums over the current epoch's steps, by name; see `step.train_step`.
+      fault: the first step whose loss or gradient was not finite (-1: none) and which terms and
+        gradients were not.
+    """
+
+    step: Array
+    key: Array
+    params: Any
+    heads: Any
+    batch_stats: Any
+    opt_state: Any
+    sums: dict[str, Array]
+    fault: dict[str, Array]
+
+
+def create_train_state(
+    model: nn.Module,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    seed: int,
+) -> TrainState:
+    """Initialises a run.
+
+    The backbone's initial parameters depend on the seed and the model alone, so that methods are
+    compared from the same start.
+
+    Args:
+      model: a module that `create_model` made.
+      objective: the total loss.
+      optimizer: over the tree (params, heads).
+      image_shape: (H, W, C).
+      seed: of everything that is random in the run.
+
+    Returns:
+      The state before the first step.
+    """
+    key = jax.random.key(seed)
+    key_model, key_heads, key_run = jax.random.split(key, 3)
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+    variables = jax.jit(model.init)({"params": key_model}, images)
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    heads: dict[str, Any] = {}
+    if objective.capture:
+        features = jax.eval_shape(
+            lambda: (
+                objective.forward(
+                    model, params, {}, batch_stats, images, jnp.zeros((1,), jnp.int32), key
+                )[0].features
+            )
+        )
+        heads = objective.init_heads(key_heads, features)
+    names = [term.name for term in objective.terms]
+    leaves = len(jax.tree.leaves((params, heads)))
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key_data(key_run),
+        params=params,
+        heads=heads,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init((params, heads)),
+        sums={
+            name: jnp.zeros((), jnp.float32)
+            for name in ("steps", "skipped", "loss", "top1_wrong", "top5_wrong", *names)
+        },
+        fault={
+            "step": jnp.full((), -1, jnp.int32),
+            "terms": jnp.zeros((len(names),), bool),
+            "gradients": jnp.zeros((leaves,), bool),
+        },
+    )

@@ -1,0 +1,149 @@
+"""Local back-propagation of pure layers."""
+
+import doctest
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from collab_jax import isolation
+from collab_jax.isolation import isolate
+
+
+def dense_layer(params, x):
+    return jnp.tanh(x @ params["w"] + params["b"][None])
+
+
+@pytest.fixture
+def problem():
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = {"w": jax.random.normal(keys[0], (5, 4)), "b": jax.random.normal(keys[1], (4,))}
+    x = jax.random.normal(keys[2], (3, 5))
+    return params, x, jax.random.normal(keys[3], (2, 3, 4))
+
+
+def mixed_loss(layer, targets):
+    def loss(params, x):
+        h, h_local = layer(params, x)
+        return (targets[0] * h**2).sum() + (targets[1] * jnp.sin(h_local)).sum()
+
+    return loss
+
+
+def test_both_outputs_are_the_layers(problem):
+    params, x, _ = problem
+    h, h_local = isolate(dense_layer)(params, x)
+    np.testing.assert_array_equal(h, dense_layer(params, x))
+    np.testing.assert_array_equal(h_local, h)
+
+
+def test_joint_gradient_is_that_of_the_plain_form(problem):
+    params, x, targets = problem
+    joint = jax.grad(mixed_loss(isolate(dense_layer), targets), argnums=(0, 1))(params, x)
+    plain = jax.grad(mixed_loss(isolate(dense_layer, joint=False), targets), argnums=(0, 1))(
+        params, x
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), joint, plain)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_local_loss_leaves_the_input_exactly_alone(problem, joint):
+    params, x, targets = problem
+    layer = isolate(dense_layer, joint=joint)
+    of_params, of_input = jax.grad(
+        lambda params, x: (targets[1] * layer(params, x)[1]).sum(), argnums=(0, 1)
+    )(params, x)
+    assert (np.asarray(of_input) == 0).all()
+    assert all((np.asarray(leaf) != 0).any() for leaf in jax.tree.leaves(of_params))
+
+
+def test_each_weight_gradient_is_one_product(problem):
+    params, x, targets = problem
+
+    def count_products(layer):
+        gradient = jax.grad(mixed_loss(layer, targets), argnums=(0, 1))
+        text = jax.jit(gradient).lower(params, x).compile().as_text()
+        return text.count(" dot(") + text.count("__onednn$matmul")
+
+    def single(params, x):
+        h = dense_layer(params, x)
+        return h, h
+
+    assert count_products(isolate(dense_layer)) == count_products(single) == 3
+    assert count_products(isolate(dense_layer, joint=False)) > 3
+
+
+def test_pytree_inputs_and_outputs():
+    def residual(params, inputs):
+        x, skip = inputs["x"], inputs["skip"]
+        return {"h": jnp.tanh(x * params) + skip, "size": jnp.asarray(x.shape[0])}
+
+    def loss(params, inputs, which):
+        return isolate(residual)(params, inputs)[which]["h"].sum()
+
+    inputs = {"x": jnp.arange(3.0), "skip": jnp.ones(3)}
+    of_main = jax.grad(loss, argnums=1)(2.0, inputs, 0)
+    of_local = jax.grad(loss, argnums=1)(2.0, inputs, 1)
+    np.testing.assert_array_equal(of_main["skip"], np.ones(3))
+    np.testing.assert_array_equal(of_local["skip"], np.zeros(3))
+    np.testing.assert_array_equal(of_local["x"], np.zeros(3))
+
+
+def test_under_jit_checkpoint_vmap_and_scan(problem):
+    params, x, _ = problem
+    square = {"w": params["w"][:4], "b": params["b"]}
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf, -leaf]), square)
+    x = x[:, :4]
+
+    def scanned(layer):
+        def loss(params, x):
+            _, local = jax.lax.scan(lambda h, p: layer(p, h), x, params)
+            return (local**2).sum()
+
+        return jax.grad(loss, argnums=(0, 1))(stacked, x)
+
+    def looped(params, x):
+        total = 0.0
+        for i in range(3):
+            layer_params = jax.tree.map(lambda leaf, i=i: leaf[i], params)
+            h = dense_layer(layer_params, jax.lax.stop_gradient(x))
+            total, x = total + (h**2).sum(), h
+        return total
+
+    expected = jax.grad(looped, argnums=(0, 1))(stacked, x)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # noqa: E731
+    jax.tree.map(close, jax.jit(lambda: scanned(isolate(dense_layer)))(), expected)
+    jax.tree.map(close, scanned(jax.checkpoint(isolate(dense_layer))), expected)
+
+    def local_gradient(layer, x):
+        return jax.grad(lambda params: (layer(params, x)[1] ** 2).sum())(square)
+
+    batched = jax.vmap(lambda row: local_gradient(isolate(dense_layer), row[None]))(x)
+    for i in range(3):
+        one = local_gradient(isolate(dense_layer), x[i : i + 1])
+        jax.tree.map(lambda a, b, i=i: close(a[i], b), batched, one)
+
+
+def test_forward_mode_and_second_derivatives(problem):
+    params, x, targets = problem
+    joint, plain = isolate(dense_layer), isolate(dense_layer, joint=False)
+
+    def first(layer, scale):
+        scaled = jax.tree.map(lambda leaf: scale * leaf, params)
+        return mixed_loss(layer, targets)(scaled, x)
+
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jax.jvp(lambda scale: first(joint, scale), (1.0,), (1.0,))
+    _, tangent = jax.jvp(lambda scale: first(plain, scale), (1.0,), (1.0,))
+    np.testing.assert_allclose(
+        tangent, jax.grad(lambda scale: first(plain, scale))(1.0), rtol=1e-5
+    )
+    # Reverse over reverse differentiates the backward rule itself, and is right.
+    second = [jax.grad(jax.grad(lambda s, f=f: first(f, s)))(1.0) for f in (joint, plain)]
+    np.testing.assert_allclose(second[0], second[1], rtol=1e-4)
+
+
+def test_examples_of_the_docstring():
+    assert doctest.testmod(isolation).attempted > 0
+    assert doctest.testmod(isolation).failed == 0
