@@ -125,7 +125,7 @@ def parse(arguments: Sequence[str]) -> Command:
     mode = flags.get("--mode", "train")
     if mode not in ("train", "eval"):
         hint = config_lib.did_you_mean(mode, ("train", "eval"))
-        raise UserError(f"--mode {mode}: expected train or eval{hint}")
+        raise UserError(f"--mode {mode!r}: expected train or eval{hint}")
     if "--checkpoint" in flags and mode == "train":
         raise UserError(f"--checkpoint {flags['--checkpoint']}: expected only with --mode eval")
     if "--resume" in flags and "--no-resume" in flags:
@@ -242,6 +242,11 @@ def execute(command: Command) -> dict[str, Any]:
     return train.run(command.config, command.workdir, resume=command.resume)
 
 
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def _summary(command: Command, result: dict[str, Any]) -> str:
     return (
         f"{command.workdir}, checkpoint {command.checkpoint} (step {result['step']}): "
@@ -272,11 +277,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command.mode == "eval":
             print(_summary(command, result))
     except RunError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
     except UserError as error:
         if isinstance(error, UsageError):
             print(usage(program), file=sys.stderr)
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
     return 0

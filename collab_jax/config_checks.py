@@ -33,6 +33,7 @@ def shown(value: Any) -> str:
     except Exception:  # An object's own repr may fail; Python refuses to print huge integers.
         text = f"a {type(value).__name__}"
     text = " ".join(text.split())
+    text = text if text.isprintable() else ascii(text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -215,7 +216,10 @@ def _method_contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "out" in terms and c["out.masks_per_layer"] < 2:
         yield "out.masks_per_layer", "at least 2 with method out, which compares branches"
     if "out" in terms and c["model.dropout"] == 0:
-        yield "model.dropout", "above 0 with method out, whose branches differ by dropout alone"
+        yield (
+            "model.dropout",
+            "a rate above 0 with method out, whose branches differ by dropout alone",
+        )
     if "mid" in terms and c["mid.alpha"] == 0 and c["mid.beta"] == 0:
         yield "mid.alpha", "above 0 where config.mid.beta = 0, else mid is no term at all"
     if "mid" in terms and c["mid.output_view"] and c["mid.beta"] == 0:

@@ -50,6 +50,8 @@ def find(file: str) -> Path:
     Raises:
         UserError: there is neither, or it is no file.
     """
+    if not file.strip():
+        raise UserError("--config is empty, expected a recipe's file or name")
     path = Path(os.path.expanduser(file))
     # os.path takes names that no file can have for missing ones, where Path raises.
     if os.path.isfile(path):

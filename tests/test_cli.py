@@ -1,0 +1,439 @@
+"""The command line, its recipes' files, and the program's exits."""
+
+import itertools
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import collab_jax
+from collab_jax import cli, recipes
+from collab_jax import config as config_lib
+from collab_jax.errors import RunError, UserError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def refused(*arguments: str) -> str:
+    """The message of a refused command line, checked to be one readable line."""
+    with pytest.raises(UserError) as caught:
+        cli.parse(arguments)
+    message = str(caught.value)
+    assert message.isprintable()
+    return message
+
+
+def write_recipe(path: Path, body: str) -> str:
+    path.write_text("from collab_jax import config as config_lib\n" + body)
+    return str(path)
+
+
+GOOD = """
+def get_config(method="baseline"):
+    return config_lib.recipe(method, {"epochs": 3})
+"""
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Training and evaluation replaced by a record of how they are called."""
+    record = []
+
+    def train(config, workdir, *, resume=True):
+        record.append(("train", config.method, Path(workdir), resume))
+        return {}
+
+    def evaluate(workdir, *, checkpoint="best", config=None):
+        record.append(("eval", config.method, Path(workdir), checkpoint))
+        return {"step": 7, "top1_error": 2.5, "top5_error": 0.0, "loss": 0.125, "images": 360}
+
+    for name, run in (("train", train), ("evaluate", evaluate)):
+        module = types.ModuleType(f"collab_jax.{name}")
+        module.__dict__["run"] = run
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(collab_jax, name, module, raising=False)
+    return record
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    """A run directory of out+mid on digits with 3 epochs."""
+    config = cli.parse(["--config", "digits_vgg16:out+mid", "--config.epochs=3"]).config
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(config_lib.to_json(config))
+    return folder
+
+
+def test_order_and_form_of_flags_do_not_matter():
+    parts = [
+        ["--config", "configs/digits_vgg16.py:mid+out"],
+        ["--workdir=runs/x"],
+        ["--config.epochs", "3"],
+        ["--config.decay_epochs=1,2"],
+    ]
+    expected = cli.parse([argument for part in parts for argument in part])
+    assert expected.config.method == "out+mid"
+    assert (expected.config.epochs, expected.config.decay_epochs) == (3, (1, 2))
+    assert (expected.workdir, expected.mode, expected.resume) == (Path("runs/x"), "train", True)
+    for order in itertools.permutations(parts):
+        command = cli.parse([argument for part in order for argument in part])
+        assert config_lib.differences(command.config, expected.config) == []
+        assert command.workdir == expected.workdir
+
+
+def test_a_value_may_hold_equals_signs_and_start_with_a_minus():
+    command = cli.parse(["--config=digits_vgg16", "--config.data.dir", "/a=b"])
+    assert command.config.data.dir == "/a=b"
+    message = refused("--config", "digits_vgg16", "--config.mid.alpha", "-1")
+    assert message == "config.mid.alpha = -1: expected a finite float32 number in [0, inf)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["stray", "--config", "digits_vgg16"], ["stray argument 'stray'"]),
+        (["--config", "digits_vgg16", "out"], ["stray argument 'out'"]),
+        (["--config", "digits_vgg16", "--"], ["stray argument '--'"]),
+        (["--confg", "digits_vgg16"], ["'--confg'", "did you mean --config?"]),
+        (["-config", "digits_vgg16"], ["'-config'", "did you mean --config?"]),
+        (["--epochs=3"], ["'--epochs'", "did you mean --config.epochs?"]),
+        (["--xyzzy=3"], ["'--xyzzy'", "--help"]),
+        (["--config.epcohs=3"], ["config.epcohs", "did you mean epochs?"]),
+        (["--config.model.widht", "2"], ["config.model.widht", "did you mean model.width"]),
+        (["--config.model=2"], ["config.model is a section", "model.width"]),
+        (["--config.=2"], ["config.", "--keys"]),
+        (["--config", "digits_vgg16", "--config.nesterov"], ["--config.nesterov=false"]),
+        (["--config.nesterov", "--config", "digits_vgg16"], ["needs a value"]),
+        (["--config"], ["--config needs a value"]),
+        (["--workdir", "--config", "digits_vgg16"], ["--workdir needs a value"]),
+        (["--workdir=", "--config", "digits_vgg16"], ["--workdir is empty"]),
+        (["--config=digits_vgg16", "--config=digits_vgg16"], ["--config is given twice"]),
+        (["--config.seed=1", "--config.seed=2"], ["--config.seed is given twice"]),
+        (["--config", "digits_vgg16", "--mode", "test"], ["--mode 'test'", "train or eval"]),
+        (["--config", "digits_vgg16", "--checkpoint", "best"], ["only with --mode eval"]),
+        (["--config", "digits_vgg16", "--no-resume=1"], ["--no-resume=1", "no value"]),
+        (["--config", "digits_vgg16", "--resume", "--no-resume"], ["exclude each other"]),
+        (["--workdir", "x"], ["--config FILE[:METHOD] is missing"]),
+        (["--mode=eval"], ["--workdir DIR"]),
+        (["--config", "digits_vgg61"], ["digits_vgg61", "did you mean digits_vgg16"]),
+        (["--config", "elsewhere/digits_vgg16.py"], ["elsewhere/digits_vgg16.py: no such file"]),
+        (["--config", "configs"], ["is a directory"]),
+        (["--config", ""], ["--config is empty"]),
+        (["--config", "a" * 5000], ["no such file"]),
+        (["--config", "digits_vgg16:"], ["method ''"]),
+        (["--config", "digits_vgg16:mdi"], ["'mdi'", "did you mean mid?"]),
+        (["--config", "digits_vgg16:out", "--config.method=mid"], ["out in --config and mid"]),
+        (["--config", "digits_vgg16:out", "--config.out.temperature=0"], ["out.temperature = 0"]),
+        (["--config", "digits_vgg16:out", "--config.model.dropout=0"], ["model.dropout = 0"]),
+        (["--config", "digits_vgg16", "--workdir", str(Path(__file__))], ["is a file"]),
+        (["--config", "digits_vgg16", "--workdir", "x" * 5000], ["--workdir", "too long"]),
+        (["--mode=eval", "--workdir=/nonexistent"], ["/nonexistent", "no run to evaluate"]),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, parts, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    message = refused(*arguments)
+    assert all(part in message for part in parts), message
+
+
+def test_default_workdir_names_recipe_method_and_seed():
+    def workdir(*overrides: str) -> str:
+        return str(cli.parse(["--config", "digits_vgg16:mid+out", *overrides]).workdir)
+
+    plain = "runs/digits_vgg16/out+mid/seed-0"
+    assert workdir() == plain
+    assert workdir("--config.seed=3") == "runs/digits_vgg16/out+mid/seed-3"
+    # The recipe's own value and what may change on resume leave the run where it is.
+    assert workdir("--config.epochs=30", "--config.log.progress=false") == plain
+    changed = workdir("--config.epochs=3")
+    assert changed.startswith(plain + "-") and len(changed) == len(plain) + 9
+    assert workdir("--config.epochs=4") != changed
+    assert workdir("--config.seed=3", "--config.epochs=3") == changed.replace("d-0", "d-3")
+
+
+def test_method_as_an_override_is_the_recipes_argument(tmp_path):
+    file = write_recipe(
+        tmp_path / "mine.py",
+        "def get_config(method='baseline'):\n"
+        "    return config_lib.recipe(method, {'epochs': 9 if method == 'mid' else 3})\n",
+    )
+    assert cli.parse(["--config", file]).config.epochs == 3
+    command = cli.parse(["--config", file, "--config.method=mid"])
+    assert (command.config.epochs, command.config.method) == (9, "mid")
+    assert command.workdir == Path("runs/mine/mid/seed-0")
+
+
+def test_command_is_frozen_and_keeps_its_line():
+    arguments = ["--config", "digits_vgg16", "--config.data.dir=/a b"]
+    command = cli.parse(arguments)
+    assert shlex.split(command.command_line) == arguments
+    with pytest.raises(AttributeError):
+        command.mode = "eval"  # type: ignore[misc]
+
+
+def test_overrides_without_effect_are_warned_of(calls, capsys):
+    arguments = ["--config", "digits_vgg16:out", "--config.mid.alpha=1", "--config.seed=1"]
+    assert cli.parse(arguments).warnings == ("config.mid.alpha has no effect with method out",)
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().err == "warning: config.mid.alpha has no effect with method out\n"
+
+
+def test_home_is_expanded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_recipe(tmp_path / "mine.py", GOOD)
+    command = cli.parse(["--config=~/mine.py:out", "--workdir=~/run"])
+    assert command.workdir == tmp_path / "run"
+    assert (command.config.name, command.config.method) == ("mine", "out")
+
+
+@pytest.mark.parametrize(
+    ("body", "parts"),
+    [
+        ("x = 1\n1/0\n", ["line 3", "ZeroDivisionError: division by zero"]),
+        ("def get_config(method=''):\n    return undefined\n", ["line 3", "NameError"]),
+        ("def get_config(:\n", ["line 2", "syntax error"]),
+        ("x = '\x00'\n", ["null bytes"]),
+        ("", ["get_config", "found none"]),
+        ("get_config = 3\n", ["get_config", "found none"]),
+        ("def get_config(method=''):\n    return {}\n", ["returned dict", "ConfigDict"]),
+        ("def get_config(method=''):\n    pass\n", ["returned NoneType"]),
+        ("def get_config():\n    return config_lib.recipe()\n", ["TypeError", "argument"]),
+        ("def get_config(method=''):\n    return config_lib.recipe()\n", ["returned method base"]),
+        # A recipe is compiled as it stands, without this package's own __future__ imports.
+        ("def get_config(method: missing = ''):\n    pass\n", ["line 2", "NameError"]),
+        ("raise SystemExit(3)\n", ["line 2", "SystemExit: 3"]),
+        ("raise ValueError('two\\nlines')\n", ["line 2", "ValueError: two lines"]),
+        (
+            "def get_config(method=''):\n    return config_lib.recipe(method, {'epcohs': 3})\n",
+            ["did you mean epochs"],
+        ),
+        (
+            "def get_config(method=''):\n"
+            "    config = config_lib.recipe(method)\n"
+            "    config.epochs = 'three'\n",
+            ["line 4", "TypeError"],
+        ),
+        (
+            "def get_config(method=''):\n"
+            "    config = config_lib.recipe(method)\n"
+            "    config.epcohs = 3\n",
+            ["line 4", "epcohs"],
+        ),
+        (
+            "def get_config(method=''):\n"
+            "    config = config_lib.recipe(method)\n"
+            "    config.out.temperature = 0\n"
+            "    return config\n",
+            ["config.out.temperature = 0"],
+        ),
+    ],
+)
+def test_recipes_at_fault_are_refused_naming_file_and_error(tmp_path, body, parts):
+    file = write_recipe(tmp_path / "mine.py", body)
+    message = refused("--config", f"{file}:out")
+    assert message.startswith(file)
+    assert all(part in message for part in parts), message
+
+
+def test_a_recipe_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_bytes(bytes(range(128, 256)))
+    assert refused("--config", str(path)).startswith(f"{path}")
+
+
+def test_a_recipes_name_is_its_own_or_its_files(tmp_path):
+    own = GOOD.replace('"epochs": 3', '"name": "mine"')
+    assert cli.parse(["--config", write_recipe(tmp_path / "a.py", own)]).config.name == "mine"
+    assert cli.parse(["--config", write_recipe(tmp_path / "b.py", GOOD)]).config.name == "b"
+    file = write_recipe(tmp_path / f"{'c' * 120}.py", GOOD)
+    assert "config.name" in refused("--config", file)
+
+
+def test_shipped_recipes_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text in ("digits_vgg16", "digits_vgg16.py", "configs/digits_vgg16.py"):
+        assert recipes.find(text) == REPOSITORY / "configs" / "digits_vgg16.py"
+    (tmp_path / "configs").mkdir()
+    own = tmp_path / "configs" / "digits_vgg16.py"
+    write_recipe(own, GOOD)
+    assert cli.parse(["--config", "configs/digits_vgg16.py"]).config.epochs == 3
+
+
+def test_a_file_whose_name_holds_a_colon_is_a_file(tmp_path):
+    file = write_recipe(tmp_path / "a:out", GOOD)
+    assert cli.parse(["--config", file]).config.method == "baseline"
+    assert cli.parse(["--config", file + ":mid"]).config.method == "mid"
+
+
+def test_no_resume_refuses_a_directory_that_holds_a_run(tmp_path, run_dir, calls):
+    arguments = ["--config", "digits_vgg16", "--no-resume", "--workdir"]
+    message = refused(*arguments, str(run_dir))
+    assert str(run_dir) in message and "config.json" in message
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert cli.main([*arguments, str(empty)]) == 0
+    assert calls == [("train", "baseline", empty, False)]
+
+
+def test_evaluation_reads_the_runs_own_config(run_dir, calls, capsys):
+    assert cli.main(["--mode", "eval", "--workdir", str(run_dir)]) == 0
+    assert cli.main(["--checkpoint=0330", "--mode=eval", f"--workdir={run_dir}"]) == 0
+    assert calls == [("eval", "out+mid", run_dir, "best"), ("eval", "out+mid", run_dir, "330")]
+    assert "test error 2.50% (top-1)" in capsys.readouterr().out
+
+
+def test_evaluation_takes_another_place_of_the_data_and_nothing_that_was_trained(run_dir):
+    evaluate = ["--mode", "eval", "--workdir", str(run_dir)]
+    command = cli.parse([*evaluate, "--config.data.dir=/d", "--config.eval_batch_size=9"])
+    assert (command.config.data.dir, command.config.eval_batch_size) == ("/d", 9)
+    assert command.config.epochs == 3
+    message = refused(*evaluate, "--config.model.width=2")
+    assert "model.width = 0.25, not 2" in message
+    assert "epochs = 3, not 30" in refused(*evaluate, "--config=digits_vgg16:out+mid")
+    cli.parse([*evaluate, "--config=digits_vgg16:out+mid", "--config.epochs=3"])
+
+
+def test_evaluation_finds_the_default_directory_of_a_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--config", "digits_vgg16:out", "--config.epochs=3"]
+    trained = cli.parse(arguments)
+    trained.workdir.mkdir(parents=True)
+    (trained.workdir / "config.json").write_text(config_lib.to_json(trained.config))
+    assert cli.parse([*arguments, "--mode=eval"]).workdir == trained.workdir
+    assert "no run to evaluate" in refused("--config", "digits_vgg16:out", "--mode=eval")
+
+
+@pytest.mark.parametrize("text", ["bets", "-1", "1.5", "", "٣", "1" * 30])
+def test_unknown_checkpoints_are_refused(run_dir, text):
+    message = refused("--mode=eval", f"--workdir={run_dir}", f"--checkpoint={text}")
+    assert "best, last or a step" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"{}", b'{"version": "99.0"}'])
+def test_a_damaged_run_config_is_refused_naming_the_file(run_dir, content):
+    (run_dir / "config.json").write_bytes(content)
+    message = refused("--mode=eval", f"--workdir={run_dir}")
+    assert message.startswith(f"{run_dir / 'config.json'}: ")
+
+
+def test_help_lists_every_recipe_with_its_header(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    files = sorted((REPOSITORY / "configs").glob("*.py"))
+    assert len(files) >= 14
+    for path in files:
+        header = path.read_text().split('"""')[1].splitlines()[0]
+        assert any(path.stem in line and header in line for line in text.splitlines())
+    for flag in (*cli._VALUE_FLAGS, *cli._SWITCHES):
+        assert flag in text
+
+
+def test_usage_without_arguments_or_config_exits_with_2(capsys):
+    for arguments in ([], ["--workdir", "x"]):
+        assert cli.main(arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("usage: ") and "digits_vgg16" in captured.err
+    assert captured.err.splitlines()[-1] == "error: --config FILE[:METHOD] is missing"
+
+
+def test_keys_are_listed(capsys):
+    assert cli.main(["--keys"]) == 0
+    assert capsys.readouterr().out == config_lib.describe()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(UserError("two\nlines"), 2), (RunError("two\nlines"), 1)]
+)
+def test_errors_of_a_run_are_one_line_and_an_exit_code(calls, monkeypatch, capsys, error, code):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("collab_jax.train.run", fail)
+    assert cli.main(["--config", "digits_vgg16"]) == code
+    assert capsys.readouterr().err == "error: two lines\n"
+
+
+def test_other_errors_are_not_hidden(calls, monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("collab_jax.train.run", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["--config", "digits_vgg16"])
+
+
+WORDS = st.sampled_from(
+    [
+        *("--config", "--workdir", "--mode", "--checkpoint", "--resume", "--no-resume", "eval"),
+        *("digits_vgg16", "digits_vgg16:out", "--config=digits_vgg16:mid", "--config.epochs=3"),
+        *("--config.epochs", "3", "--config.method=out", "--mode=eval", "=", "--", "--config.="),
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.lists(st.one_of(WORDS, WORDS, WORDS, st.text(max_size=8)), max_size=7))
+def test_fuzzed_command_lines_are_read_or_refused_in_one_line(arguments):
+    try:
+        command = cli.parse(arguments)
+    except UserError as error:
+        assert str(error).isprintable()
+    else:
+        config_lib.validate(command.config)
+        assert any(argument.startswith("--config") for argument in arguments)
+
+
+def run_program(*arguments: str, cwd: Path = REPOSITORY, **environment: str):
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done, time.monotonic() - started
+
+
+def test_a_wrong_key_is_told_at_once():
+    done, seconds = run_program(
+        "launch.py", "--config", "configs/cifar10_vgg16.py", "--config.epcohs=3"
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "error: config.epcohs: no such key; did you mean epochs?\n"
+    assert seconds < 3
+
+
+def test_parsing_imports_no_jax():
+    code = (
+        "import sys; from collab_jax import cli; cli.parse(['--config', 'digits_vgg16:out']);"
+        "heavy = {'jax', 'flax', 'numpy', 'tensorflow'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done, _ = run_program("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_installed_package_carries_the_recipes(tmp_path):
+    # The layout of the wheel, which force-includes configs as collab_jax/configs.
+    site = tmp_path / "site"
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPOSITORY / "collab_jax", site / "collab_jax", ignore=ignore)
+    shutil.copytree(REPOSITORY / "configs", site / "collab_jax" / "configs", ignore=ignore)
+    done, _ = run_program("-m", "collab_jax", "--help", cwd=tmp_path, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stderr
+    assert "usage: python -m collab_jax" in done.stdout and "cifar10_vgg16" in done.stdout
+    arguments = ["--config", "configs/cifar10_vgg16.py:out", "--config.model.dropout=0"]
+    done, _ = run_program("-m", "collab_jax", *arguments, cwd=tmp_path, PYTHONPATH=str(site))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: config.model.dropout = 0")
