@@ -1,0 +1,213 @@
+"""What a configuration must satisfy, and how the rest is refused."""
+
+import itertools
+import math
+
+import pytest
+from ml_collections import ConfigDict
+
+from collab_jax import config as config_lib
+from collab_jax._version import __version__
+from collab_jax.errors import UserError
+
+TERMS = ("out", "mid", "pull_push", "kernel")
+
+
+def refused(call, *arguments, **keywords) -> str:
+    """The message of the UserError that a call raises, checked to be one readable line."""
+    with pytest.raises(UserError) as caught:
+        call(*arguments, **keywords)
+    message = str(caught.value)
+    assert message and message.isprintable() and len(message) < 1000
+    return message
+
+
+def changed(method: str = "baseline", **values) -> ConfigDict:
+    """A recipe with values by key, `__` standing for the dot."""
+    return config_lib.recipe(method, {key.replace("__", "."): v for key, v in values.items()})
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_terms_in_any_order_give_the_canonical_method(count):
+    for chosen in itertools.permutations(TERMS, count):
+        method = config_lib.parse_method("+".join(chosen))
+        assert config_lib.terms(method) == tuple(sorted(chosen, key=TERMS.index))
+        assert method == "+".join(sorted(chosen, key=TERMS.index))
+
+
+def test_methods_that_stand_alone():
+    for method in ("baseline", "tree", "multi_instance"):
+        assert config_lib.parse_method(method) == method
+        assert config_lib.terms(method) == ()
+    assert config_lib.parse_method(" mid + out ") == "out+mid"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("out+out", ["out", "twice"]),
+        ("mdi", ["'mdi'", "did you mean mid"]),
+        ("out+pull-push", ["'pull-push'", "did you mean pull_push"]),
+        ("Baseline", ["did you mean baseline"]),
+        ("baseline+out", ["baseline stands alone"]),
+        ("", ["''", "expected"]),
+        ("out+", ["''", "expected"]),
+        ("xyzzy", ["'xyzzy'", "multi_instance"]),
+        (None, ["None", "expected text"]),
+    ],
+)
+def test_unknown_methods_are_refused_with_near_misses(text, parts):
+    message = refused(config_lib.parse_method, text)
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epochs", True),
+        ("epochs", 3.0),
+        ("epochs", "3"),
+        ("learning_rate", True),
+        ("learning_rate", math.nan),
+        ("learning_rate", -math.inf),
+        ("learning_rate", 10**400),
+        ("nesterov", 1),
+        ("decay_epochs", 60),
+        ("decay_epochs", (60, 1.0)),
+        ("decay_epochs", (True,)),
+        ("data.name", None),
+        ("data.name", b"cifar10"),
+        ("model.name", ["vgg16"]),
+        ("method", 3),
+    ],
+)
+def test_wrong_types_are_refused(key, value):
+    assert key in refused(config_lib.recipe, "baseline", {key: value})
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "key"),
+    [
+        ("out", {"out__masks_per_layer": 1}, "out.masks_per_layer"),
+        ("mid+out", {"model__dropout": 0.0}, "model.dropout"),
+        ("pull_push", {"batch_size": 1}, "batch_size"),
+        ("kernel", {"kernel__stages": 6}, "kernel.stages"),
+        ("kernel", {"kernel__stages": 5, "model__name": "resnet18"}, "kernel.stages"),
+        ("mid", {"mid__alpha": 0, "mid__beta": 0}, "mid.alpha"),
+        ("mid", {"mid__beta": 0, "mid__output_view": True}, "mid.output_view"),
+        ("baseline", {"decay_epochs": (60, 60)}, "decay_epochs"),
+        ("baseline", {"decay_epochs": (60, 120, 90)}, "decay_epochs"),
+        ("baseline", {"epochs": 3, "warmup_epochs": 3.5}, "warmup_epochs"),
+        ("baseline", {"epochs": 3, "mid__ramp_epochs": 4}, "mid.ramp_epochs"),
+        ("baseline", {"nesterov": True, "momentum": 0}, "nesterov"),
+        ("baseline", {"checkpoint__every_epochs": 0}, "checkpoint.every_epochs"),
+        ("baseline", {"data__validation": 1.5}, "data.validation"),
+        ("baseline", {"data__name": " "}, "data.name"),
+        ("baseline", {"data__train_examples": 127}, "data.train_examples"),
+        ("baseline", {"data__cutout": 17, "data__image_size": 16}, "data.cutout"),
+        ("baseline", {"name": "../up"}, "name"),
+        ("baseline", {"name": ".."}, "name"),
+        ("tree", {"multi_head__heads": 3}, "multi_head.heads"),
+        ("tree", {"multi_head__heads": 64}, "multi_head.heads"),
+        ("tree", {"multi_head__split_stages": (3,)}, "multi_head.split_stages"),
+        ("tree", {"multi_head__split_stages": (3, 5)}, "multi_head.split_stages"),
+        ("tree", {"multi_head__split_stages": (4, 3)}, "multi_head.split_stages"),
+        ("multi_instance", {"multi_head__split_stages": (3,)}, "multi_head.split_stages"),
+    ],
+)
+def test_contradictions_are_refused_where_each_value_alone_is_fine(method, values, key):
+    message = refused(config_lib.validate, changed(method, **values))
+    assert message.startswith(f"config.{key} = ") and ": expected " in message
+
+
+@pytest.mark.parametrize(
+    ("method", "values"),
+    [
+        ("baseline", {"out__masks_per_layer": 1, "model__dropout": 0, "batch_size": 1}),
+        ("kernel", {"kernel__stages": 5}),
+        ("baseline", {"epochs": 3}),
+        ("baseline", {"decay_epochs": ()}),
+        ("baseline", {"data__validation": 1.0}),
+        ("baseline", {"data__train_examples": 128}),
+        ("tree", {"multi_head__split_stages": (2, 4)}),
+        ("tree", {"multi_head__heads": 2, "multi_head__split_stages": (4,)}),
+        ("multi_instance", {"multi_head__heads": 3}),
+        ("baseline", {"checkpoint__every_epochs": 0, "checkpoint__every_steps": 10}),
+    ],
+)
+def test_what_looks_like_a_contradiction_but_is_none(method, values):
+    config_lib.validate(changed(method, **values))
+
+
+def test_a_method_out_of_canonical_order_is_told_its_order():
+    config = config_lib.default_config()
+    config.method = "mid+out"
+    assert "out+mid" in refused(config_lib.validate, config)
+
+
+def test_configs_built_by_hand_are_checked_whole():
+    missing = ConfigDict(config_lib.default_config().to_dict())
+    del missing.seed
+    assert "config.seed is missing" in refused(config_lib.validate, missing)
+    more = ConfigDict(config_lib.default_config().to_dict())
+    more.epcohs = 3
+    assert "did you mean epochs" in refused(config_lib.validate, more)
+    flat = ConfigDict(config_lib.default_config().to_dict(), type_safe=False)
+    flat.data = 3
+    assert "config.data is a section" in refused(config_lib.validate, flat)
+
+
+@pytest.mark.parametrize("version", ["0.0.9", "0.1", "0.1.0.0", __version__, "0.1.0rc1"])
+def test_configs_of_this_and_earlier_versions_are_read(version):
+    config_lib.validate(changed(version=version))
+
+
+@pytest.mark.parametrize("version", ["0.1.1", "0.10", "1.0", "99.0.0", "0.2.0.dev1"])
+def test_a_config_of_a_newer_version_is_refused_naming_both(version):
+    message = refused(config_lib.validate, changed(version=version))
+    assert version in message and __version__ in message
+
+
+@pytest.mark.parametrize("version", ["", "new", "1x", "-1"])
+def test_a_config_of_no_version_is_refused(version):
+    assert "config.version" in refused(config_lib.validate, changed(version=version))
+
+
+def test_without_effect_finds_options_of_terms_that_are_off():
+    keys = ["seed", "out.alpha", "out.masks_per_layer", "mid.alpha", "multi_head.heads"]
+    find = config_lib.without_effect
+    assert find(changed("out"), keys) == ["mid.alpha", "multi_head.heads"]
+    assert find(changed("tree"), keys) == ["out.masks_per_layer", "mid.alpha"]
+    assert find(changed("baseline"), keys) == keys[1:]
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "data", "key"),
+    [
+        ("baseline", {"batch_size": 100}, (99, 10, (8, 8, 1)), "batch_size"),
+        ("baseline", {"top5": True}, (999, 5, (8, 8, 1)), "top5"),
+        ("baseline", {"data__cutout": 9}, (999, 10, (8, 12, 3)), "data.cutout"),
+        (
+            "out+pull_push",
+            {"pull_push__representation": "std"},
+            (999, 10, (28, 28, 1)),
+            "pull_push.representation",
+        ),
+        (
+            "pull_push",
+            {"pull_push__input_representation": "std"},
+            (999, 10, (1, 1, 3)),
+            "pull_push.input_representation",
+        ),
+    ],
+)
+def test_contradictions_with_the_data_are_refused(method, values, data, key):
+    config = changed(method, **values)
+    config_lib.validate(config)
+    message = refused(config_lib.check_against_data, config, *data)
+    assert message.startswith(f"config.{key} = ") and "cifar10" in message
+
+
+def test_data_that_just_suffice_are_accepted():
+    config = changed("out+mid", batch_size=100, top5=True, data__cutout=8)
+    config_lib.check_against_data(config, 100, 6, (8, 8, 1))
