@@ -1,0 +1,17 @@
+"""Collaborative learning inside a single network (Fang and Lin), in JAX and Flax."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from collab_jax._version import __version__
+
+if TYPE_CHECKING:
+    from collab_jax.restore import load
+
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        return importlib.import_module("collab_jax.restore").load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

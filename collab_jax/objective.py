@@ -245,6 +245,9 @@ def _pull_push(
         push=jnp.linspace(1.0, 0.0, layers),
         num_classes=num_classes,
         representation=settings.representation,
+        input_representation=(
+            None if settings.input_representation == "same" else settings.input_representation
+        ),
         center=settings.center,
     ).sum()
 

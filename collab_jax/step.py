@@ -7,7 +7,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -42,8 +41,8 @@ class StepSettings:
     model: nn.Module
     objective: Objective
     optimizer: optax.GradientTransformation
-    mean: np.ndarray
-    std: np.ndarray
+    mean: Array
+    std: Array
     num_classes: int
     steps_per_epoch: int
     crop: bool = True

@@ -1,0 +1,272 @@
+"""Checkpoints: Orbax writes them, a SHA-256 manifest of its own says which are whole."""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from collab_jax.errors import RunError, UserError
+
+__all__ = ["MANIFEST", "Checkpointer", "checkpoint_dir", "complete_steps", "read_checkpoint"]
+
+MANIFEST = "manifest.json"
+
+
+class Checkpointer:
+    """Keeps the two latest checkpoints of a run and its best one.
+
+    A checkpoint holds the training state and a JSON record. It is written in the background; once
+    it is complete, a manifest with the SHA-256 of each of its files is added. A checkpoint without
+    a manifest was cut off while it was being written; one that differs from its manifest is
+    damaged. Neither is restored.
+
+    Attributes:
+      directory: the folder that holds one folder a step.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
+        self.directory = checkpoint_dir(run_dir)
+        self._pinned = _Pinned()
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                [checkpoint_managers.LatestN(2), self._pinned]
+            ),
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._sealing: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def save(self, step: int, state: Any, record: dict[str, Any], best_step: int | None) -> None:
+        """Starts to write a checkpoint, after the one before it is complete.
+
+        Args:
+          step: its number.
+          state: a pytree of arrays.
+          record: what JSON can hold.
+          best_step: the checkpoint to keep beside the latest ones.
+
+        Raises:
+          RunError: if this or the previous checkpoint cannot be written.
+        """
+        self.wait()
+        self._pinned.step = best_step
+        if jax.default_backend() == "cpu":
+            # The background thread would read buffers that the next step is given to overwrite.
+            state = jax.tree.map(jnp.copy, state)
+        try:
+            saved = self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+                ),
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._write_error(step, error) from error
+        if not saved:
+            raise RunError(f"{self.directory}: step {step} was there already and was not written")
+        self._sealing = threading.Thread(target=self._seal, args=(step,), daemon=True)
+        self._sealing.start()
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is complete.
+
+        Raises:
+          RunError: if it cannot be written.
+        """
+        if self._sealing is not None:
+            self._sealing.join()
+            self._sealing = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def close(self) -> None:
+        """Waits for the last checkpoint and lets go of the folder."""
+        self.wait()
+        self._manager.close()
+
+    def restore(self, template: Any) -> tuple[int, Any, dict[str, Any]]:
+        """Restores the newest sound checkpoint.
+
+        Newer ones, which are damaged, are removed with a warning that names both, as training will
+        write them anew.
+
+        Args:
+          template: a pytree of arrays of the shapes, dtypes and shardings wanted.
+
+        Returns:
+          Its step, state and record.
+
+        Raises:
+          RunError: if every checkpoint is damaged.
+        """
+        complete = complete_steps(self.directory)
+        for candidate in reversed(complete):
+            if not is_sound(self._path(candidate)):
+                continue
+            self._remove_after(candidate)
+            return candidate, *self._read(candidate, template)
+        raise RunError(
+            f"{self.directory}: every checkpoint is damaged "
+            f"(step {', '.join(map(str, complete)) or 'none'}); expected one that meets its "
+            f"{MANIFEST}. Remove the folder to start from the beginning"
+        )
+
+    def remove_incomplete(self) -> None:
+        """Removes checkpoints that a killed process left without a manifest."""
+        for step in set(_steps(self.directory)) - set(complete_steps(self.directory)):
+            shutil.rmtree(self._path(step))
+        self._manager.reload()
+
+    def _read(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
+            ),
+        )
+        return restored["state"], restored["record"]
+
+    def _remove_after(self, step: int) -> None:
+        newer = [other for other in _steps(self.directory) if other > step]
+        damaged = [other for other in newer if (self._path(other) / MANIFEST).exists()]
+        if damaged:
+            warnings.warn(
+                f"{self._path(damaged[-1])}: damaged, it differs from its {MANIFEST}; "
+                f"going on from {self._path(step)}",
+                stacklevel=3,
+            )
+        for other in newer:
+            shutil.rmtree(self._path(other))
+        self._manager.reload()
+
+    def _seal(self, step: int) -> None:
+        try:
+            self._manager.wait_until_finished()
+            write_manifest(self._path(step))
+        except BaseException as error:  # a full disk can surface as any of Orbax's own errors
+            self._failure = self._write_error(step, error)
+
+    def _write_error(self, step: int, error: BaseException) -> RunError:
+        sound = [
+            other
+            for other in complete_steps(self.directory)
+            if other != step and is_sound(self._path(other))
+        ]
+        kept = f"the last sound checkpoint is step {sound[-1]}" if sound else "there is none yet"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return RunError(
+            f"{self._path(step)}: the checkpoint could not be written ({reason}); {kept}"
+        )
+
+    def _path(self, step: int) -> Path:
+        return self.directory / str(step)
+
+
+class _Pinned:
+    """An Orbax preservation policy that keeps one given step."""
+
+    def __init__(self) -> None:
+        self.step: int | None = None
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        del context
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
+
+
+def checkpoint_dir(run_dir: str | os.PathLike[str]) -> Path:
+    """The folder of a run's checkpoints."""
+    return Path(run_dir).absolute() / "checkpoints"
+
+
+def complete_steps(directory: Path) -> list[int]:
+    """The complete checkpoints, sound or damaged, in ascending order."""
+    return [step for step in _steps(directory) if (directory / str(step) / MANIFEST).exists()]
+
+
+def read_checkpoint(
+    directory: Path, step: int, template: Callable[[dict[str, Any]], Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Reads a part of a checkpoint, after checking it against its manifest.
+
+    Args:
+      directory: the folder of the checkpoints.
+      step: which one.
+      template: maps the checkpoint's record to the shapes and dtypes of the part of the state that
+        is wanted, a dictionary.
+
+    Returns:
+      That part, and the record.
+
+    Raises:
+      UserError: if there is no checkpoint of that step.
+      RunError: if it is damaged.
+    """
+    complete = complete_steps(directory)
+    path = directory / str(step)
+    if step not in complete:
+        raise UserError(
+            f"checkpoint: no step {step} in {directory}; "
+            f"expected one of {', '.join(map(str, complete)) or 'none'}"
+        )
+    if not is_sound(path):
+        raise RunError(f"{path}: damaged, it differs from its {MANIFEST}")
+    record = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(
+        path / "record", args=ocp.args.JsonRestore()
+    )
+    wanted = template(record)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    restore_args = jax.tree.map(
+        lambda leaf: ocp.ArrayRestoreArgs(sharding=device, global_shape=leaf.shape), wanted
+    )
+    state = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(
+        path / "state",
+        args=ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True),
+    )
+    return state, record
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a checkpoint's files are those that its manifest lists, byte for byte."""
+    try:
+        expected = json.loads((path / MANIFEST).read_text())
+        return expected == _digests(path)
+    except (OSError, ValueError):
+        return False
+
+
+def write_manifest(path: Path) -> None:
+    """Adds the manifest to a complete checkpoint, all at once."""
+    temporary = path / f".{MANIFEST}"
+    with temporary.open("w") as file:
+        json.dump(_digests(path), file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path / MANIFEST)
+
+
+def _digests(path: Path) -> dict[str, str]:
+    digests = {}
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and file.name not in (MANIFEST, f".{MANIFEST}"):
+            with file.open("rb") as stream:
+                digests[str(file.relative_to(path))] = hashlib.file_digest(
+                    stream, "sha256"
+                ).hexdigest()
+    return digests
+
+
+def _steps(directory: Path) -> list[int]:
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())

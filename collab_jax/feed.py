@@ -1,0 +1,117 @@
+"""Batches for the train step, from arrays on the device or on the host."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from collab_jax import data
+from collab_jax.step import StepSettings, train_chunk, train_step
+from collab_jax.train_state import Batch, TrainState
+
+__all__ = ["Feed"]
+
+_HOST_BYTES = 2 << 30
+_DEVICE_SHARE = 0.25
+
+Report = dict[str, jax.Array]
+
+
+class Feed:
+    """Runs train steps over a split.
+
+    Where the split fits, it stays on the device and a step gathers its own batch there; otherwise
+    the host gathers the next batch while the device computes.
+
+    Args:
+      split: the training split.
+      settings: of the step.
+      batch_size: B.
+      seed: of the order of the data.
+      resident: auto, always or never.
+      chunk: steps in one dispatched program; what is left of an epoch is dispatched step by step.
+    """
+
+    def __init__(
+        self,
+        split: data.Split,
+        settings: StepSettings,
+        *,
+        batch_size: int,
+        seed: int,
+        resident: str = "auto",
+        chunk: int = 1,
+    ) -> None:
+        self._split = split
+        self._batch_size = batch_size
+        self._seed = seed
+        self._chunk = chunk
+        self._steps_per_epoch = len(split) // batch_size
+        self.resident = _fits(split.nbytes) if resident == "auto" else resident == "always"
+        step = partial(train_step, settings)
+        if self.resident:
+            images, labels = split.take(np.arange(len(split)))
+            self._arrays: Any = (jax.device_put(images), jax.device_put(labels))
+
+            def gathered(arrays: Any, state: TrainState, indices: jax.Array):
+                images, labels = (a.at[indices].get(mode="promise_in_bounds") for a in arrays)
+                return step(state, Batch(images=images, labels=labels, indices=indices))
+
+            def run(arrays: Any, state: TrainState, indices: jax.Array):
+                if indices.ndim == 2:
+                    return train_chunk(partial(gathered, arrays), state, indices)
+                return gathered(arrays, state, indices)
+
+            self._run: Callable[..., tuple[TrainState, Report]] = partial(
+                jax.jit(run, donate_argnums=1), self._arrays
+            )
+        else:
+
+            def run_batch(state: TrainState, batch: Batch):
+                if batch.labels.ndim == 2:
+                    return train_chunk(step, state, batch)
+                return step(state, batch)
+
+            self._run = jax.jit(run_batch, donate_argnums=0)
+
+    def inputs(self, epoch: int, first_step: int) -> Iterator[tuple[int, Any]]:
+        """The inputs of an epoch's dispatches.
+
+        Args:
+          epoch: counted from 0; it determines the order with the seed.
+          first_step: the step in the epoch to begin with.
+
+        Yields:
+          The number of steps and what `run` takes.
+        """
+        order = data.epoch_order(len(self._split), seed=self._seed, epoch=epoch)
+        order = order[: self._steps_per_epoch * self._batch_size].astype(np.int32)
+        order = order.reshape(self._steps_per_epoch, self._batch_size)
+        step = first_step
+        while step < self._steps_per_epoch:
+            whole = step % self._chunk == 0 and step + self._chunk <= self._steps_per_epoch
+            count = self._chunk if whole else 1
+            indices = order[step : step + count] if count > 1 else order[step]
+            yield count, indices if self.resident else self._gather(indices)
+            step += count
+
+    def run(self, state: TrainState, inputs: Any) -> tuple[TrainState, Report]:
+        """Dispatches steps; `state` is donated."""
+        return self._run(state, inputs)
+
+    def _gather(self, indices: np.ndarray) -> Batch:
+        images, labels = self._split.take(indices.reshape(-1))
+        arrays: Any = {"images": images, "labels": labels, "indices": indices.reshape(-1)}
+        return jax.device_put(
+            Batch(**{k: v.reshape(*indices.shape, *v.shape[1:]) for k, v in arrays.items()})
+        )
+
+
+def _fits(nbytes: int) -> bool:
+    """Whether a split may stay on the device: a share of its memory, or 2 GiB of the host's."""
+    stats = jax.local_devices()[0].memory_stats()
+    if not stats:
+        return nbytes <= _HOST_BYTES
+    return nbytes <= _DEVICE_SHARE * stats["bytes_limit"]

@@ -1,0 +1,118 @@
+"""A run directory: who holds it, its config, and files that are whole or absent."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from collab_jax import config as config_lib
+from collab_jax.errors import UserError
+
+__all__ = ["hold", "open_config", "read_config", "write_json"]
+
+CONFIG = "config.json"
+LOCK = ".lock"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file so that a reader sees the old or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@contextmanager
+def hold(run_dir: Path) -> Iterator[None]:
+    """Makes a run directory and keeps other processes out of it.
+
+    The lock is the kernel's, so that it ends with its process however that ends.
+
+    Raises:
+      UserError: if the directory cannot be made or written, or another process holds it.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = (run_dir / LOCK).open("a+")
+    except OSError as error:
+        raise UserError(
+            f"--workdir {run_dir}: {error.strerror}; expected a folder that can be written"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise UserError(
+                f"--workdir {run_dir}: in use by {holder}; expected a directory that no other "
+                "process trains in"
+            ) from error
+        lock.truncate(0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {started}\n")
+        lock.flush()
+        yield
+
+
+def read_config(run_dir: Path) -> ConfigDict:
+    """Reads the config of a run.
+
+    Raises:
+      UserError: if there is none, or it is not valid.
+    """
+    path = run_dir / CONFIG
+    if not path.is_file():
+        raise UserError(f"{path}: not found; expected the directory of a run")
+    return config_lib.from_json(path.read_text(), str(path))
+
+
+def open_config(
+    run_dir: Path, config: ConfigDict, *, resume: bool, steps_per_dispatch: int = 1
+) -> ConfigDict:
+    """Writes the config of a new run, or checks it against that of the run to go on with.
+
+    Args:
+      run_dir: a directory that this process holds.
+      config: the valid config asked for.
+      resume: whether a run that is there already may go on.
+      steps_per_dispatch: what 0 (automatic) means on this machine, for a new run; one that goes on
+        keeps its own.
+
+    Returns:
+      The run's config, `steps_per_dispatch` settled.
+
+    Raises:
+      UserError: if the directory holds a run and `resume` is False, or if keys differ that may not
+        differ.
+    """
+    path = run_dir / CONFIG
+    config = config.copy_and_resolve_references()
+    if not path.exists():
+        config.steps_per_dispatch = config.steps_per_dispatch or steps_per_dispatch
+        write_json(path, json.loads(config_lib.to_json(config)))
+        return config
+    if not resume:
+        raise UserError(f"--workdir {run_dir}: holds a run; expected a new directory")
+    old = read_config(run_dir)
+    differing = [
+        f"{key} (was {before!r}, now {now!r})"
+        for key, before, now in config_lib.resume_conflicts(old, config)
+    ]
+    if differing:
+        raise UserError(
+            f"--workdir {run_dir}: its run has another config: {', '.join(differing)}; expected "
+            "the same values, or another directory"
+        )
+    config.steps_per_dispatch = old.steps_per_dispatch
+    return config

@@ -1,0 +1,396 @@
+"""Training, from a config to a run directory."""
+
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from collab_jax import __version__, data
+from collab_jax.checkpoint import Checkpointer, checkpoint_dir, complete_steps
+from collab_jax.config import check_against_data
+from collab_jax.errors import RunError
+from collab_jax.evaluate import Evaluator
+from collab_jax.experiment import (
+    DataInfo,
+    Experiment,
+    create_experiment,
+    load_data,
+    total_steps,
+)
+from collab_jax.feed import Feed
+from collab_jax.interrupt import Interrupted, StopSignals
+from collab_jax.metrics import MetricsLog, summarise
+from collab_jax.progress import Display, device_names
+from collab_jax.results import new_results, update_results
+from collab_jax.run_dir import hold, open_config, write_json
+from collab_jax.train_state import TrainState, create_train_state
+from collab_jax.warm_start import warm_start
+
+__all__ = ["run"]
+
+_STEPS_PER_DISPATCH = 32
+
+
+def run(
+    config: ConfigDict, workdir: str | os.PathLike[str], *, resume: bool = True
+) -> dict[str, Any]:
+    """Trains a run, or goes on with it, to its end.
+
+    Args:
+      config: a valid config.
+      workdir: the run directory.
+      resume: whether a run that the directory holds may go on.
+
+    Returns:
+      The content of `result.json`.
+
+    Raises:
+      UserError: if the config, the data or the directory do not allow it.
+      RunError: if the loss diverges or a checkpoint cannot be written.
+      Interrupted: after a signal, once a checkpoint is saved.
+    """
+    dataset = load_data(config)
+    check_against_data(
+        config, len(dataset.train), dataset.num_classes, tuple(dataset.train.image_shape)
+    )
+    run_dir = Path(workdir)
+    chunk = 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
+    with hold(run_dir):
+        config = open_config(run_dir, config, resume=resume, steps_per_dispatch=chunk)
+        with StopSignals() as signals:
+            return _Run(config, run_dir, dataset, signals).train()
+
+
+class _Run:
+    """One training run: what stays the same over it, and what its record says so far."""
+
+    def __init__(
+        self, config: ConfigDict, run_dir: Path, dataset: data.Dataset, signals: StopSignals
+    ) -> None:
+        self.config, self.run_dir, self.dataset, self.signals = config, run_dir, dataset, signals
+        self.info = DataInfo.of(dataset)
+        self.steps_per_epoch = len(dataset.train) // config.batch_size
+        self.total_steps = total_steps(config, self.steps_per_epoch)
+        self.experiment: Experiment = create_experiment(config, self.info, self.steps_per_epoch)
+        self.record: dict[str, Any] = {
+            "data": self.info.to_json(),
+            "best": None,
+            "results": new_results(dataset.validation is not None),
+            "seconds": 0.0,
+        }
+        self.checkpointer = Checkpointer(run_dir)
+        self.evaluator = Evaluator(self.experiment.model, self.info, config.eval_batch_size)
+        self.feed = Feed(
+            dataset.train,
+            self.experiment.settings,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            resident=config.data.resident,
+            chunk=config.steps_per_dispatch,
+        )
+
+    def train(self) -> dict[str, Any]:
+        config = self.config
+        began = time.monotonic()
+        state = self._initial_state()
+        first_step = int(state.step)
+        self.display = Display(self.total_steps, first_step, bar=config.log.progress)
+        self.display.table("collab_jax " + __version__, self._summary(state, first_step))
+        self.log = MetricsLog(self.run_dir, first_step, tensorboard=config.log.tensorboard)
+        self.clock = _Clock(began, self.record["seconds"])
+        self.display.start()
+        try:
+            step = first_step
+            while step < self.total_steps:
+                state, step = self._epoch(state, step)
+            self.checkpointer.wait()
+        finally:
+            self.display.stop()
+            self.log.close()
+        self.checkpointer.close()
+        result = self._result()
+        write_json(self.run_dir / "result.json", result)
+        self.display.table("finished", _closing(result, self.run_dir))
+        return result
+
+    def _initial_state(self) -> TrainState:
+        experiment = self.experiment
+        state = create_train_state(
+            experiment.model,
+            experiment.objective,
+            experiment.optimizer,
+            self.info.image_shape,
+            self.config.seed,
+        )
+        self.checkpointer.remove_incomplete()
+        if complete_steps(checkpoint_dir(self.run_dir)):
+            _, state, self.record = self.checkpointer.restore(state)
+        elif self.config.init_from:
+            state = warm_start(state, self.config, self.info)
+        return state
+
+    def _epoch(self, state: TrainState, step: int) -> tuple[TrainState, int]:
+        """Trains to the end of an epoch, or of the run."""
+        epoch, offset = divmod(step, self.steps_per_epoch)
+        timer = _EpochTimer()
+        report = None
+        inputs = iter(self.feed.inputs(epoch, offset))
+        epoch_end = min((epoch + 1) * self.steps_per_epoch, self.total_steps)
+        while step < epoch_end:
+            with timer.waiting(report):
+                count, batch = next(inputs)
+            previous = report
+            state, report = self.feed.run(state, batch)
+            step += count
+            timer.steps += count
+            if previous is not None:
+                jax.block_until_ready(previous)
+            if self.clock.due_display(self.config.log.every_seconds):
+                sums = jax.device_get(report)
+                rate = timer.steps * self.config.batch_size / timer.seconds()
+                self.display.update(step, epoch + 1, summarise(sums), rate)
+            if step < epoch_end and (self.signals.received or self._checkpoint_due(step)):
+                self._save(state, step)
+                self._stop_if_asked(step)
+        jax.block_until_ready(report)
+        self._end_epoch(state, step, epoch + 1, jax.device_get(report), timer)
+        self._stop_if_asked(step)
+        return state, step
+
+    def _end_epoch(
+        self, state: TrainState, step: int, epoch: int, sums: Any, timer: "_EpochTimer"
+    ) -> None:
+        """Evaluates, writes the epoch's lines and saves, in this order."""
+        config = self.config
+        self._check_finite(state)
+        last = step == self.total_steps
+        means = summarise(sums)
+        timing = {
+            "images_per_second": timer.steps * config.batch_size / timer.seconds(),
+            "wait_fraction": timer.wait_fraction(),
+        }
+        lines = [{"step": step, "epoch": epoch, "split": "train", **means, **timing}]
+        improved = False
+        if last or epoch % config.eval_every == 0:
+            variables = {"params": state.params, "batch_stats": state.batch_stats}
+            evaluations = {}
+            for name in ("validation", "test"):
+                split = getattr(self.dataset, name)
+                if split is not None:
+                    began = time.monotonic()
+                    evaluations[name], _ = self.evaluator(variables, split)
+                    rate = len(split) / (time.monotonic() - began)
+                    lines.append(
+                        {
+                            "step": step,
+                            "epoch": epoch,
+                            "split": name,
+                            **vars(evaluations[name]),
+                            "images_per_second": rate,
+                            "wait_fraction": None,
+                        }
+                    )
+            update_results(self.record["results"], evaluations, epoch, config.top5)
+            chosen = evaluations.get("validation", evaluations["test"]).headline(config.top5)
+            improved = self.record["best"] is None or chosen < self.record["best"]["error"]
+            if improved:
+                self.record["best"] = {"step": step, "epoch": epoch, "error": chosen}
+        for line in lines:
+            self.log.write(line)
+        self.display.update(step, epoch, means, timing["images_per_second"])
+        self.display.line(_epoch_line(lines, epoch, config.epochs))
+        every = config.checkpoint.every_epochs
+        if improved or last or self._checkpoint_due(step) or (every and epoch % every == 0):
+            self._save(state, step)
+
+    def _checkpoint_due(self, step: int) -> bool:
+        settings = self.config.checkpoint
+        # A dispatch of several steps can pass over a multiple: it is due at the next boundary.
+        passed = step // max(settings.every_steps, 1) > self.clock.saved_step // max(
+            settings.every_steps, 1
+        )
+        return (settings.every_steps > 0 and passed) or self.clock.due_checkpoint(
+            settings.every_minutes
+        )
+
+    def _save(self, state: TrainState, step: int) -> None:
+        self._check_finite(state)
+        self.record["seconds"] = self.clock.total_seconds()
+        best = self.record["best"]
+        self.checkpointer.save(step, state, self.record, best["step"] if best else None)
+        self.clock.saved(step)
+
+    def _check_finite(self, state: TrainState) -> None:
+        fault = jax.device_get(state.fault)
+        if fault["step"] < 0 or self.config.nonfinite == "skip":
+            return
+        step = int(fault["step"])
+        terms = [
+            term.name
+            for term, bad in zip(self.experiment.objective.terms, fault["terms"], strict=True)
+            if bad
+        ]
+        paths = jax.tree_util.tree_leaves_with_path({"": state.params, "heads": state.heads})
+        gradients = [
+            "/".join(str(key.key) for key in path if key.key)
+            for (path, _), bad in zip(paths, fault["gradients"], strict=True)
+            if bad
+        ]
+        where = [f"term {', '.join(terms)}"] if terms else []
+        if gradients:
+            rest = f" and {len(gradients) - 1} more" if len(gradients) > 1 else ""
+            where.append(f"gradient of {gradients[0]}{rest}")
+        kept = complete_steps(checkpoint_dir(self.run_dir))
+        raise RunError(
+            f"not finite at step {step} (epoch {step // self.steps_per_epoch + 1}): "
+            f"{'; '.join(where)}. The last checkpoint kept is "
+            f"{f'step {kept[-1]}' if kept else 'none'}; a lower learning_rate, or "
+            "--config.nonfinite=skip, may help"
+        )
+
+    def _stop_if_asked(self, step: int) -> None:
+        if self.signals.received and step < self.total_steps:
+            self.checkpointer.close()
+            raise Interrupted(self.signals.received, step, self.run_dir)
+
+    def _summary(self, state: TrainState, step: int) -> dict[str, Any]:
+        config, dataset = self.config, self.dataset
+        parameters, heads = (
+            sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.params, state.heads)
+        )
+        splits = f"{len(dataset.train):,} train, {len(dataset.test):,} test"
+        if dataset.validation is not None:
+            splits += f", {len(dataset.validation):,} validation"
+        place = "on the device" if self.feed.resident else "read from the host"
+        shape = " x ".join(map(str, self.info.image_shape))
+        return {
+            "run directory": self.run_dir,
+            "devices": device_names(),
+            "data": f"{dataset.name}: {splits}, {shape}, {dataset.num_classes} classes, {place}",
+            "model": f"{config.model.name}, width {config.model.width:g}, "
+            f"{parameters:,} parameters ({heads:,} more in training)",
+            "method": f"{config.method}: "
+            + ", ".join(term.name for term in self.experiment.objective.terms),
+            "steps": f"{self.total_steps:,} of batch {config.batch_size} "
+            f"({self.steps_per_epoch:,} an epoch, {config.epochs} epochs)"
+            + (f", going on from {step:,}" if step else ""),
+        }
+
+    def _result(self) -> dict[str, Any]:
+        return {
+            **self.record["results"],
+            "best_checkpoint": self.record["best"],
+            "method": self.config.method,
+            "seed": self.config.seed,
+            "seconds": self.clock.total_seconds(),
+            "versions": _versions(),
+            "git_revision": _git_revision(),
+        }
+
+
+class _Clock:
+    """When the display and the checkpoints are due."""
+
+    def __init__(self, began: float, seconds_before: float) -> None:
+        self._began, self._before = began, seconds_before
+        self._displayed = self._saved = time.monotonic()
+        self.saved_step = 0
+
+    def total_seconds(self) -> float:
+        return self._before + time.monotonic() - self._began
+
+    def due_display(self, every_seconds: float) -> bool:
+        due = time.monotonic() - self._displayed >= every_seconds
+        if due:
+            self._displayed = time.monotonic()
+        return due
+
+    def due_checkpoint(self, every_minutes: float) -> bool:
+        return every_minutes > 0 and time.monotonic() - self._saved >= 60 * every_minutes
+
+    def saved(self, step: int) -> None:
+        self._saved, self.saved_step = time.monotonic(), step
+
+
+class _EpochTimer:
+    """Time of an epoch's steps, and how much of it the device had nothing to do."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._idle = 0.0
+        self._ended: float | None = None
+        self.steps = 0
+
+    def waiting(self, report: Any) -> "_Waiting":
+        return _Waiting(self, report)
+
+    def add_idle(self, seconds: float) -> None:
+        self._idle += seconds
+
+    def seconds(self) -> float:
+        return max((self._ended or time.monotonic()) - self._began, 1e-9)
+
+    def wait_fraction(self) -> float:
+        return min(self._idle / self.seconds(), 1.0)
+
+
+class _Waiting:
+    """Counts the host's work as waiting if the device was done before the host was.
+
+    An upper bound: when exactly the device finished is not known.
+    """
+
+    def __init__(self, timer: _EpochTimer, report: Any) -> None:
+        self._timer, self._report = timer, report
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        if self._report is None or self._report["loss"].is_ready():
+            self._timer.add_idle(time.monotonic() - self._began)
+
+
+def _epoch_line(lines: list[dict[str, Any]], epoch: int, epochs: int) -> str:
+    errors = "  ".join(f"{line['split']} error {line['top1_error']:.2f}%" for line in lines)
+    rate = f"{lines[0]['images_per_second']:,.0f} images/s"
+    return f"epoch {epoch}/{epochs}  loss {lines[0]['loss']:.4f}  {errors}  {rate}"
+
+
+def _closing(result: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    rows = {
+        name.replace("_", " "): f"{result[name]:.2f}%"
+        for name in ("last_test_error", "best_test_error", "val_selected_test_error")
+        if result[name] is not None
+    }
+    return {**rows, "seconds": f"{result['seconds']:.0f}", "written to": run_dir}
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "collab_jax": __version__,
+        "python": platform.python_version(),
+        "device": device_names(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def _git_revision() -> str | None:
+    folder = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
