@@ -1,0 +1,7 @@
+"""Image-classification data: loading, caching, subsets, order, and augmentation inside jit."""
+
+from collab_jax.data.augment import augment, cutout, normalise
+from collab_jax.data.dataset import Dataset, Split, load
+from collab_jax.data.order import epoch_order
+
+__all__ = ["Dataset", "Split", "augment", "cutout", "epoch_order", "load", "normalise"]

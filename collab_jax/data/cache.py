@@ -1,0 +1,226 @@
+"""Arrays as .npy files in a folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from collab_jax.data.arrays import Arrays
+from collab_jax.errors import RunError, UserError
+
+__all__ = [
+    "NpyWriter",
+    "describe",
+    "disk_errors",
+    "exists",
+    "locked",
+    "open_arrays",
+    "temporary_prefix",
+    "write_text",
+    "writing",
+]
+
+_DESCRIPTION = "arrays.json"
+_FILES = ("train_images", "train_labels", "test_images", "test_labels")
+
+_log = logging.getLogger(__name__)
+
+
+def exists(directory: Path) -> bool:
+    """Whether a folder of cached arrays stands there."""
+    return (directory / _DESCRIPTION).is_file()
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the lock of a folder to be made, waiting for another process that holds it.
+
+    The lock saves the work of making the folder twice; that it is sound rests on the rename.
+    """
+    with disk_errors(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(f"{directory}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        held = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.warning("waiting for another process that makes %s", directory)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            held = False  # A file system without locks.
+        if held:
+            # Under the lock no one is writing: what lies there is from a killed process.
+            for stale in directory.parent.glob(f".{directory.name}*.new-*"):
+                shutil.rmtree(stale, ignore_errors=True)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def writing(directory: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `directory` at the end, or vanishes on an error.
+
+    Where another process was faster its folder stays.
+
+    Raises:
+        UserError: the folder may not be written.
+        RunError: the disk is full or fails.
+    """
+    temporary = directory.parent / (temporary_prefix(directory) + secrets.token_hex(6))
+    try:
+        with disk_errors(directory):
+            temporary.mkdir(parents=True)
+            yield temporary
+            try:
+                temporary.rename(directory)
+            except OSError:
+                if not exists(directory):
+                    raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def temporary_prefix(path: Path) -> str:
+    """How the names of temporary neighbours of a file or folder begin."""
+    return f".{path.name}.new-"
+
+
+@contextlib.contextmanager
+def disk_errors(directory: Path) -> Iterator[None]:
+    """Errors of one line for what the system says of a full disk or a folder not to be written.
+
+    Raises:
+        UserError: the folder may not be written.
+        RunError: the disk is full or fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise UserError(
+                f"{directory}: cannot be written ({reason}), expected a folder of one's own as "
+                "data.dir"
+            ) from None
+        raise RunError(f"{directory}: cannot be written ({reason}); nothing is kept") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    temporary = path.with_name(temporary_prefix(path) + secrets.token_hex(6))
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class NpyWriter:
+    """Writes an array to a .npy file chunk by chunk.
+
+    Plain writes and not a memory map: on a full disk they raise an error where a map kills the
+    process.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: type[np.generic]):
+        self._shape, self._dtype, self._rows = shape, np.dtype(dtype), 0
+        self._file = open(path, "wb")
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": shape,
+        }
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def write(self, rows: np.ndarray) -> None:
+        """Append rows of the array."""
+        if rows.dtype != self._dtype or rows.shape[1:] != self._shape[1:]:
+            raise ValueError(
+                f"rows: {rows.dtype} {rows.shape}, expected {self._dtype} (n, *{self._shape[1:]})"
+            )
+        self._file.write(np.ascontiguousarray(rows).data)
+        self._rows += len(rows)
+
+    def close(self) -> None:
+        """Put the file on the disk.
+
+        Raises:
+            ValueError: rows are missing.
+        """
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if self._rows != self._shape[0]:
+            raise ValueError(f"{self._rows} rows were written, expected {self._shape[0]}")
+
+    def __enter__(self) -> NpyWriter:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._file.close()
+
+
+def describe(directory: Path, class_names: tuple[str, ...], **about: Any) -> None:
+    """Write the description that makes a folder one of cached arrays; the last file to write."""
+    write_text(
+        directory / _DESCRIPTION,
+        json.dumps({"class_names": class_names, **about}, indent=1) + "\n",
+    )
+
+
+def open_arrays(directory: Path) -> Arrays:
+    """The cached arrays of a folder, memory-mapped.
+
+    Raises:
+        UserError: they are damaged; the message names the folder and says to delete it.
+    """
+    try:
+        description = json.loads((directory / _DESCRIPTION).read_text(encoding="utf-8"))
+        class_names = tuple(description["class_names"])
+        arrays = {
+            name: np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in _FILES
+        }
+        _check(arrays, class_names)
+    # Damaged bytes make NumPy and the JSON reader raise errors of many kinds.
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"{directory}: the cached arrays are damaged ({reason}), expected them as they were "
+            "written; delete this folder and they are made again"
+        ) from None
+    return Arrays(**arrays, class_names=class_names, directory=directory)
+
+
+def _check(arrays: dict[str, np.ndarray], class_names: tuple[str, ...]) -> None:
+    if not class_names or not all(isinstance(name, str) for name in class_names):
+        raise ValueError("class_names is no list of names")
+    for split in ("train", "test"):
+        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        if images.dtype != np.uint8 or images.ndim != 4 or not images.flags.c_contiguous:
+            raise ValueError(f"{split}_images is {images.dtype} {images.shape}")
+        if labels.dtype != np.int32 or labels.shape != images.shape[:1] or not labels.size:
+            raise ValueError(f"{split}_labels is {labels.dtype} {labels.shape}")
+        if labels.min() < 0 or labels.max() >= len(class_names):
+            raise ValueError(f"{split}_labels leave 0..{len(class_names) - 1}")
+    if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
+        raise ValueError("training and test images differ in shape")
