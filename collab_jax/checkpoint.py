@@ -42,6 +42,8 @@ class Checkpointer:
                 [checkpoint_managers.LatestN(2), self._pinned]
             ),
             cleanup_tmp_directories=True,
+            # In the background, a folder that cannot be made would be waited for.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         self._sealing: threading.Thread | None = None
@@ -205,7 +207,7 @@ def read_checkpoint(
       directory: the folder of the checkpoints.
       step: which one.
       template: maps the checkpoint's record to the shapes and dtypes of the part of the state that
-        is wanted, a dictionary.
+        is wanted, a dictionary; an empty one reads the record alone.
 
     Returns:
       That part, and the record.
@@ -227,6 +229,8 @@ def read_checkpoint(
         path / "record", args=ocp.args.JsonRestore()
     )
     wanted = template(record)
+    if not wanted:
+        return {}, record
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     restore_args = jax.tree.map(
         lambda leaf: ocp.ArrayRestoreArgs(sharding=device, global_shape=leaf.shape), wanted

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from collab_jax import config as config_lib
 from collab_jax import recipes
 from collab_jax.errors import RunError, UserError
+from collab_jax.interrupt import EXIT_CODE, Interrupted
 
 USAGE = """\
 usage: {program} --config FILE[:METHOD] [--workdir DIR] [--config.KEY=VALUE ...]
@@ -256,7 +257,11 @@ def _summary(command: Command, result: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns its exit code: 0, 1 for a run that failed, 2 for the user's mistakes."""
+    """The program; returns its exit code.
+
+    0 at the end of the work, 1 for a run that failed, 2 for the user's mistakes, 75 for a run that
+    a signal stopped and that the same command goes on with.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     # `python -m` leaves the path of __main__.py, the other ways a program's own name.
     program = Path(sys.argv[0]).name.replace("__main__.py", "python -m collab_jax")
@@ -276,6 +281,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = execute(command)
         if command.mode == "eval":
             print(_summary(command, result))
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return EXIT_CODE
     except RunError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1

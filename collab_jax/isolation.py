@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 import jax
 import jax.numpy as jnp
 
-__all__ = ["add_cotangents", "isolate"]
+__all__ = ["isolate", "joint_pullback"]
 
 _jax = cast(Any, jax)  # whose own annotations of vjp and custom_vjp are partial
 
@@ -27,14 +27,15 @@ def isolate(
 
     The joint form runs the layer once. A pullback is linear in its cotangent, so that the
     parameters receive the pullback of the sum of both cotangents and the input that of `h`'s
-    cotangent: each weight gradient is computed once, whatever the number of local losses.
+    cotangent: each weight gradient is computed once, whatever the number of local losses. It is
+    differentiated once and in reverse: forward mode and a second derivative raise a TypeError,
+    since they would pass through the input that the local gradient takes for a constant.
 
     Args:
       layer: a pure function `(params, x) -> h`; each of the three may be any pytree of arrays.
         A residual layer takes its skip as a part of `x`, which stops the local gradient there.
       joint: False gives the plain form, `layer(params, stop_gradient(x))`, which runs the layer
-        twice. It is the one to differentiate in forward mode or more than once: a function
-        with a custom vjp refuses `jax.jvp` with a TypeError.
+        twice. It is the one to differentiate in forward mode or more than once.
 
     Returns:
       A function `(params, x) -> (h, h_local)`. It works under `jit`, `vmap`, `scan` and
@@ -65,29 +66,44 @@ def isolate(
         h, pullback = _jax.vjp(layer, params, x)
         return (h, h), pullback
 
-    def backward(pullback: Any, cotangents: tuple[Output, Output]) -> tuple[Params, Input]:
-        main, local = cotangents
-        params_cotangent, _ = pullback(add_cotangents(main, local))
-        _, input_cotangent = pullback(main)
-        return params_cotangent, input_cotangent
-
     joined = _jax.custom_vjp(pair)
-    joined.defvjp(forward, backward)
+    joined.defvjp(forward, joint_pullback)
     return joined
 
 
-def add_cotangents(first: Output, second: Output) -> Output:
-    """Adds two cotangents of equal structure, leaving those of integer outputs as they are.
+def joint_pullback(
+    pullback: Callable[[Output], tuple[Any, ...]], cotangents: tuple[Output, Output]
+) -> tuple[Any, ...]:
+    """The backward rule of a joint layer, from the pullback of the layer itself.
 
     Args:
-      first: a pytree of cotangents; integer outputs have dtype float0.
-      second: a pytree of the same structure.
+      pullback: maps a cotangent of the layer's output to those of `(params, *inputs)`.
+      cotangents: those of `(h, h_local)`, pytrees of one structure; integers have dtype float0.
 
     Returns:
-      The pytree of their sums.
+      The parameters' part of the pullback of the sum, and the inputs' parts of that of `h`'s own.
     """
 
     def add(a: Any, b: Any) -> Any:
         return a if a.dtype == jax.dtypes.float0 else jnp.add(a, b)
 
-    return jax.tree.map(add, first, second)
+    main, local = cotangents
+    params_cotangent, *_ = pullback(jax.tree.map(add, main, local))
+    _, *input_cotangents = pullback(main)
+    return jax.tree.map(_constant_derivative, (params_cotangent, *input_cotangents))
+
+
+def _constant_derivative(cotangent: Any) -> Any:
+    return cotangent if cotangent.dtype == jax.dtypes.float0 else _refuse_derivatives(cotangent)
+
+
+@_jax.custom_jvp
+def _refuse_derivatives(cotangent: Any) -> Any:
+    return cotangent
+
+
+@_refuse_derivatives.defjvp
+def _raise(primals: Any, tangents: Any) -> Any:
+    raise TypeError(
+        "isolate: the joint form is differentiated once; joint=False gives second derivatives"
+    )

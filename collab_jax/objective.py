@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -20,7 +21,7 @@ from collab_jax.models import LocalHeads, Projections, stage_kernels
 __all__ = ["Objective", "Outputs", "Term", "create_objective"]
 
 
-@dataclass(frozen=True)
+@flax.struct.dataclass
 class Outputs:
     """What one training pass puts out.
 

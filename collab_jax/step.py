@@ -80,13 +80,14 @@ def train_step(
       the fault's step as `fault`.
     """
     run_key = jax.random.wrap_key_data(state.key)
-    key_augment, key_dropout = jax.random.split(jax.random.fold_in(run_key, state.step))
+    step_key = jax.random.fold_in(run_key, state.step)
+    key_augment, key_cutout, key_dropout = jax.random.split(step_key, 3)
     epoch = state.step // settings.steps_per_epoch
     with jax.named_scope("augment"):
         images = data.augment(key_augment, batch.images, crop=settings.crop, flip=settings.flip)
         inputs = data.normalise(images, settings.mean, settings.std)
         if settings.cutout:
-            inputs = data.cutout(jax.random.fold_in(key_augment, 1), inputs, settings.cutout)
+            inputs = data.cutout(key_cutout, inputs, settings.cutout)
     labels = batch.labels
     if settings.label_noise:
         labels = noisy_labels(

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import time
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -109,11 +110,16 @@ class _Run:
             step = first_step
             while step < self.total_steps:
                 state, step = self._epoch(state, step)
-            self.checkpointer.wait()
+        except BaseException:
+            # What is being written is finished first; its own failure must not hide this one.
+            with suppress(RunError):
+                self.checkpointer.close()
+            raise
+        else:
+            self.checkpointer.close()
         finally:
             self.display.stop()
             self.log.close()
-        self.checkpointer.close()
         result = self._result()
         write_json(self.run_dir / "result.json", result)
         self.display.table("finished", _closing(result, self.run_dir))
@@ -256,7 +262,7 @@ class _Run:
 
     def _stop_if_asked(self, step: int) -> None:
         if self.signals.received and step < self.total_steps:
-            self.checkpointer.close()
+            self.checkpointer.wait()
             raise Interrupted(self.signals.received, step, self.run_dir)
 
     def _summary(self, state: TrainState, step: int) -> dict[str, Any]:

@@ -1,9 +1,15 @@
 """Strict settings for every test: implicit broadcasting over ranks is an error."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# LLVM's optimisations take most of the compile time, and programs this small do not repay it.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tests that build one program twice compile it once.
+jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="collab_jax-tests-"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

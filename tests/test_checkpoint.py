@@ -1,0 +1,125 @@
+"""Checkpoints that are damaged, cut off, or refused by the disk."""
+
+import json
+import random
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from collab_jax.checkpoint import MANIFEST, Checkpointer, complete_steps, read_checkpoint
+from collab_jax.errors import RunError, UserError
+
+STATE = {
+    "params": {"w": jnp.arange(600.0).reshape(20, 30), "b": jnp.ones(3)},
+    "heads": {},
+    "flag": jnp.array([True, False]),
+}
+
+
+def scaled(factor):
+    return {**STATE, "params": jax.tree.map(lambda leaf: leaf * factor, STATE["params"])}
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    checkpointer = Checkpointer(tmp_path)
+    for step in (1, 2, 3):
+        checkpointer.save(step, scaled(step), {"best": None, "note": step}, best_step=1)
+    checkpointer.close()
+    return tmp_path
+
+
+def test_the_two_latest_and_the_best_are_kept(run_dir):
+    checkpointer = Checkpointer(run_dir)
+    for step, best in ((4, 1), (5, 5), (6, 5), (7, 5), (8, 5)):
+        checkpointer.save(step, scaled(step), {}, best_step=best)
+    checkpointer.wait()
+    assert complete_steps(checkpointer.directory) == [5, 7, 8]
+    checkpointer.close()
+
+
+def test_restored_as_saved(run_dir):
+    checkpointer = Checkpointer(run_dir)
+    step, state, record = checkpointer.restore(STATE)
+    checkpointer.close()
+    assert (step, record["note"]) == (3, 3)
+    jax.tree.map(np.testing.assert_array_equal, state, scaled(3))
+    part, _ = read_checkpoint(
+        run_dir / "checkpoints", 2, lambda record: {"params": {"b": STATE["params"]["b"]}}
+    )
+    np.testing.assert_array_equal(part["params"]["b"], 2 * np.ones(3))
+    assert set(part["params"]) == {"b"}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_flipped_byte_or_truncation_falls_back_to_the_one_before(run_dir, seed):
+    rng = random.Random(seed)
+    folder = run_dir / "checkpoints" / "3"
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    victim = rng.choice(files)
+    content = bytearray(victim.read_bytes())
+    place = rng.randrange(len(content))
+    if seed % 3 == 0:
+        content = content[:place]
+    else:
+        content[place] ^= 1 << rng.randrange(8)
+    victim.write_bytes(content)
+    with pytest.raises(RunError, match="3: damaged, it differs from its manifest.json"):
+        read_checkpoint(run_dir / "checkpoints", 3, lambda record: {})
+    checkpointer = Checkpointer(run_dir)
+    with pytest.warns(UserWarning, match="checkpoints/3: damaged.* going on from .*/2"):
+        step, state, _ = checkpointer.restore(STATE)
+    assert step == 2
+    np.testing.assert_array_equal(state["params"]["w"], scaled(2)["params"]["w"])
+    checkpointer.save(3, scaled(3), {}, best_step=1)  # written anew where the damaged one was
+    checkpointer.close()
+    assert complete_steps(run_dir / "checkpoints") == [1, 2, 3]
+
+
+def test_none_sound_is_an_error_and_not_a_start_from_zero(run_dir):
+    for step in (1, 2, 3):
+        path = run_dir / "checkpoints" / str(step) / "state" / "manifest.ocdbt"
+        path.write_bytes(path.read_bytes()[:-1])
+    checkpointer = Checkpointer(run_dir)
+    with pytest.raises(RunError, match=r"every checkpoint is damaged \(step 1, 2, 3\)"):
+        checkpointer.restore(STATE)
+    checkpointer.close()
+
+
+def test_one_that_was_cut_off_before_its_manifest_is_removed(run_dir):
+    (run_dir / "checkpoints" / "3" / MANIFEST).unlink()
+    checkpointer = Checkpointer(run_dir)
+    checkpointer.remove_incomplete()
+    assert complete_steps(checkpointer.directory) == [1, 2]
+    assert checkpointer.restore(STATE)[0] == 2
+    checkpointer.save(3, scaled(3), {}, best_step=1)
+    checkpointer.close()
+    assert complete_steps(checkpointer.directory) == [1, 2, 3]
+
+
+def test_a_manifest_lists_every_file(run_dir):
+    folder = run_dir / "checkpoints" / "3"
+    listed = json.loads((folder / MANIFEST).read_text())
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == set(listed) | {MANIFEST}
+    (folder / "added").write_text("")
+    with pytest.raises(RunError, match="damaged"):
+        read_checkpoint(run_dir / "checkpoints", 3, lambda record: {})
+
+
+def test_a_folder_that_vanishes_is_told_with_what_is_kept(run_dir):
+    checkpointer = Checkpointer(run_dir)
+    shutil.rmtree(run_dir)
+    (run_dir).write_text("no longer a folder")
+    with pytest.raises(RunError, match=r"4: the checkpoint could not be written .*none yet"):
+        checkpointer.save(4, STATE, {}, best_step=None)
+        checkpointer.wait()
+    (run_dir).unlink()
+
+
+def test_an_unknown_step(run_dir):
+    with pytest.raises(UserError, match="no step 9 in .*; expected one of 1, 2, 3"):
+        read_checkpoint(run_dir / "checkpoints", 9, lambda record: {})
