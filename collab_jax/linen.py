@@ -1,16 +1,15 @@
 """Local back-propagation and feature capture for Flax Linen modules."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 
-from collab_jax.isolation import add_cotangents
+from collab_jax.captured import LOCAL_FEATURES, Captured
+from collab_jax.isolation import joint_pullback
 
 __all__ = ["LOCAL_FEATURES", "Captured", "capture", "isolate"]
-
-LOCAL_FEATURES = "local_features"
 
 
 def isolate(layer: nn.Module, *inputs: Any, joint: bool = True, **options: Any) -> tuple[Any, Any]:
@@ -49,21 +48,7 @@ def isolate(layer: nn.Module, *inputs: Any, joint: bool = True, **options: Any) 
         h, pullback = nn.vjp(call, module, *arrays)
         return (h, h), pullback
 
-    def backward(pullback: Any, cotangents: tuple[Any, Any]) -> tuple[Any, ...]:
-        main, local = cotangents
-        params_cotangent, *_ = pullback(add_cotangents(main, local))
-        _, *input_cotangents = pullback(main)
-        return params_cotangent, *input_cotangents
-
-    return nn.custom_vjp(pair, forward_fn=forward, backward_fn=backward)(layer, *inputs)
-
-
-class Captured(NamedTuple):
-    """What a training pass gives: see `capture`."""
-
-    outputs: Any
-    features: tuple[jax.Array, ...]
-    variables: dict[str, Any]
+    return nn.custom_vjp(pair, forward_fn=forward, backward_fn=joint_pullback)(layer, *inputs)
 
 
 def capture(

@@ -15,6 +15,10 @@ __all__ = ["LocalHeads", "Projections"]
 class LocalHeads(nn.Module):
     """One local classifier a layer: max pooling, a 3x3 convolution, a fully connected layer.
 
+    A module of its own, outside the model: its parameters are one tree per use, trained beside the
+    model's and dropped with it, and their number is bounded by `width` and `pool`, however wide
+    or large a layer is.
+
     Attributes:
       num_classes: m.
       width: filters of the convolution, whatever the width of the layer.
@@ -32,10 +36,18 @@ class LocalHeads(nn.Module):
 
     @nn.compact
     def __call__(
-        self, features: Sequence[Float[Array, "batch height width channels"]]
+        self, features: Sequence[Float[Array, "batch *pixels channels"]]
     ) -> Float[Array, "layers batch classes"]:
-        """Maps N feature maps of any shapes to logits (N, B, m)."""
-        return jnp.stack([self._head(i, x) for i, x in enumerate(features, start=1)])
+        """Maps N layers' features to logits (N, B, m).
+
+        Args:
+          features: for each layer maps (B, H, W, C), sequences (B, L, C) or vectors (B, C), of any
+            sizes.
+
+        Raises:
+          ValueError: if there is no layer, or one of another rank.
+        """
+        return jnp.stack([self._head(i, x) for i, x in enumerate(as_maps(features), start=1)])
 
     def _head(self, number: int, x: Array) -> Array:
         window = tuple(-(-side // self.pool) for side in x.shape[1:3])
@@ -71,9 +83,9 @@ class Projections(nn.Module):
 
     @nn.compact
     def __call__(
-        self, features: Sequence[Float[Array, "batch height width channels"]]
+        self, features: Sequence[Float[Array, "batch *pixels channels"]]
     ) -> tuple[Float[Array, "batch height width projected"], ...]:
-        """Projects N feature maps of any shapes."""
+        """Projects N layers' features; arguments and errors as those of `LocalHeads`."""
         return tuple(
             nn.Conv(
                 self.width,
@@ -82,5 +94,23 @@ class Projections(nn.Module):
                 dtype=self.dtype,
                 name=f"layer{number}",
             )(x)
-            for number, x in enumerate(features, start=1)
+            for number, x in enumerate(as_maps(features), start=1)
         )
+
+
+def as_maps(
+    features: Sequence[Float[Array, "batch *pixels channels"]],
+) -> list[Float[Array, "batch height width channels"]]:
+    """Features as maps: a sequence is a map of one row, a vector one of a single pixel."""
+    if len(features) == 0:
+        raise ValueError("features must hold at least one layer, got an empty sequence")
+    maps = []
+    for index, x in enumerate(features):
+        if x.ndim not in (2, 3, 4):
+            raise ValueError(
+                f"features[{index}] must be maps (batch, height, width, channels), sequences "
+                f"(batch, length, channels) or vectors (batch, channels), got shape {x.shape}"
+            )
+        batch, *pixels, channels = x.shape
+        maps.append(x.reshape(batch, *[1] * (2 - len(pixels)), *pixels, channels))
+    return maps
