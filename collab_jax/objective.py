@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from collab_jax import linen, losses
 from collab_jax.config import terms as terms_of
-from collab_jax.models import LocalHeads, Projections, stage_kernels
+from collab_jax.models import LocalHeads, Projections, init_variables, stage_kernels
 
 __all__ = ["Objective", "Outputs", "Term", "create_objective"]
 
@@ -93,7 +93,7 @@ class Objective:
         for term in self.terms:
             if term.head is not None:
                 term_key = jax.random.fold_in(key, zlib.crc32(term.name.encode()))
-                heads[term.name] = jax.jit(term.head.init)(term_key, zeros)["params"]
+                heads[term.name] = init_variables(term.head, term_key, zeros)["params"]
         return heads
 
     def forward(

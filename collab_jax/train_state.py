@@ -9,6 +9,7 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array
 
+from collab_jax.models import init_variables
 from collab_jax.objective import Objective
 
 __all__ = ["Batch", "TrainState", "create_train_state"]
@@ -80,7 +81,7 @@ def create_train_state(
     key = jax.random.key(seed)
     key_model, key_heads, key_run = jax.random.split(key, 3)
     images = jnp.zeros((1, *image_shape), jnp.float32)
-    variables = jax.jit(model.init)({"params": key_model}, images)
+    variables = init_variables(model, key_model, images)
     params, batch_stats = variables["params"], variables["batch_stats"]
     heads: dict[str, Any] = {}
     if objective.capture:

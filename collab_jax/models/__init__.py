@@ -3,7 +3,7 @@
 from collab_jax.models.classifier import HierarchicalDropoutClassifier
 from collab_jax.models.heads import LocalHeads, Projections
 from collab_jax.models.network import Network
-from collab_jax.models.registry import MODELS, create_model, stage_kernels
+from collab_jax.models.registry import MODELS, create_model, init_variables, stage_kernels
 from collab_jax.models.resnet import resnet18, resnet32, resnet101
 from collab_jax.models.torch_weights import from_torch
 from collab_jax.models.vgg import vgg16
@@ -16,6 +16,7 @@ __all__ = [
     "Projections",
     "create_model",
     "from_torch",
+    "init_variables",
     "resnet18",
     "resnet32",
     "resnet101",

@@ -2,13 +2,17 @@
 
 from typing import Any
 
+import flax.linen as nn
+import jax
+
 from collab_jax.models.network import Network
 from collab_jax.models.resnet import resnet18, resnet32, resnet101
 from collab_jax.models.vgg import vgg16
 
-__all__ = ["MODELS", "create_model", "stage_kernels"]
+__all__ = ["MODELS", "create_model", "init_variables", "stage_kernels"]
 
 MODELS = {"vgg16": vgg16, "resnet18": resnet18, "resnet32": resnet32, "resnet101": resnet101}
+"""Every network's function by its name."""
 
 
 def create_model(
@@ -39,6 +43,21 @@ def create_model(
     if name not in MODELS:
         raise ValueError(f"name: {name!r} is not a model; expected one of {', '.join(MODELS)}")
     return MODELS[name](num_classes, width=width, classifier_width=classifier_width, **options)
+
+
+def init_variables(module: nn.Module, key: Any, *inputs: Any) -> dict[str, Any]:
+    """Initialises a module in one program that is quick to compile, as it runs once.
+
+    Args:
+      module: a Linen module.
+      key: a PRNG key.
+      *inputs: arrays of the shapes that it will see.
+
+    Returns:
+      Its variables.
+    """
+    init = jax.jit(module.init, compiler_options={"xla_backend_optimization_level": 0})
+    return init(key, *inputs)
 
 
 def stage_kernels(params: dict[str, Any], stages: int) -> tuple[Any, ...]:
