@@ -37,8 +37,8 @@ __all__ = [
 Representation: TypeAlias = Literal["auto", "std", "flatten"]
 Center: TypeAlias = Literal["features", "batch", "none"]
 
-# A vector with entries no further apart is constant: a gradient is inverse to the spread, so that
-# it stays below 1e18 and its products with others within float32.
+# A vector with entries no further apart is constant. Derivatives are inverse to the spread, once
+# for each order: first and second ones then stay within float32.
 _SMALLEST_SPREAD = 1e-18
 
 
@@ -61,7 +61,7 @@ def hard_loss(
       The loss of each example, (...).
 
     Raises:
-      ValueError: if the shape of `y` does not match that of `logits`, or T is not positive.
+      ValueError: if the shape of `y` does not match `logits`, or T is not a positive scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -98,7 +98,7 @@ def soft_loss(
       The loss of each example, (...).
 
     Raises:
-      ValueError: if `targets` and `logits` differ in shape, or T is not positive.
+      ValueError: if `targets` and `logits` differ in shape, or T is not a positive scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -137,16 +137,15 @@ def consensus(
       Probabilities, (branches, batch, classes).
 
     Raises:
-      ValueError: if `logits` is not of rank three or has fewer than two branches, or T is not
-        positive.
+      ValueError: if `logits` is not of rank three or has fewer than two branches, or T is
+        not a positive scalar.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from collab_jax import losses
-      >>> logits = jnp.array([[[0.0, 0.0]], [[2.0, 0.0]]])
-      >>> print(losses.consensus(logits, temperature=2.0)[:, 0].round(4))
-      [[0.7311 0.2689]
-       [0.5    0.5   ]]
+      >>> logits = jnp.array([[[0.0, 0.0]], [[2 * jnp.log(3.0), 0.0]]])
+      >>> print(losses.consensus(logits, temperature=2.0).round(2).tolist())
+      [[[0.75, 0.25]], [[0.5, 0.5]]]
 
     References:
       G. Song and W. Chai, "Collaborative Learning for Deep Neural Networks", 2018.
@@ -189,7 +188,7 @@ def collaborative_loss(
 
     Raises:
       ValueError: if `logits` is not of rank three or has fewer than two branches, if the shape of
-        `y` does not match, or T is not positive.
+        `y` does not match, or T is not a positive scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -207,7 +206,7 @@ def collaborative_loss(
     hard = hard_loss(logits, jnp.broadcast_to(labels, logits.shape))
     targets = consensus(logits, temperature=temperature, stop_gradient=stop_gradient)
     soft = _distillation_loss(logits, targets, temperature, scale_by_t2)
-    alpha = _cast(alpha, logits.dtype)
+    alpha = _as_scalar(alpha, "alpha", logits.dtype)
     return jnp.mean(alpha * hard + (1 - alpha) * soft, axis=0)
 
 
@@ -247,7 +246,7 @@ def intermediate_loss(
 
     Raises:
       ValueError: if there is no layer, if layers, `output_logits` and `y` do not match in shape, or
-        T is not positive.
+        T is not a positive scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -263,7 +262,7 @@ def intermediate_loss(
     layers = _as_layers(local_logits)
     labels = _as_probabilities(y, layers[0])
     hard = hard_loss(layers, jnp.broadcast_to(labels, layers.shape), temperature=temperature)
-    loss = _cast(alpha, layers.dtype) * hard
+    loss = _as_scalar(alpha, "alpha", layers.dtype) * hard
 
     views = layers
     if output_logits is not None:
@@ -282,7 +281,7 @@ def intermediate_loss(
     soft = _distillation_loss(layers[:targeted], targets, temperature, scale_by_t2)
     without_target = len(layers) - targeted
     soft = jnp.concatenate([soft, lax.full_like(loss[:without_target], 0)])
-    return loss + _cast(beta, layers.dtype) * soft
+    return loss + _as_scalar(beta, "beta", layers.dtype) * soft
 
 
 def similarity_matrix(
@@ -494,7 +493,7 @@ def _cosines(vectors: Array, center: Center, axis: int) -> Array:
             vectors = _less_mean(vectors, along)
     # Cosines do not depend on lengths, so that this scale is a constant to every derivative. It
     # keeps squares from underflow and overflow: a squared length is then zero or at least 1/2.
-    largest = lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=axis, keepdims=True))
+    largest = jnp.max(jnp.abs(lax.stop_gradient(vectors)), axis=axis, keepdims=True)
     constant = largest <= _SMALLEST_SPREAD
     vectors = vectors * jnp.where(constant, 0, 1 / jnp.where(constant, 1, largest))
 
@@ -548,16 +547,15 @@ def _spatial_deviation(maps: Array, relative: bool) -> Array:
 
     @jax.custom_jvp
     def deviation(maps: Array) -> Array:
-        variance = jnp.mean(jnp.square(_centred_pixels(maps)), axis=(1, 2))
+        pixels = _centred_pixels(maps)
+        own = jnp.sqrt(jnp.mean(jnp.square(pixels), axis=(1, 2)))
         if not relative:
-            return jnp.sqrt(variance)
-        # sqrt(v) - sqrt(u) = (v - u) / (sqrt(v) + sqrt(u)), with v - u summed over pixels. The
-        # barrier has the compiler read the maps again: merged, it would keep a map of squares.
-        level = jnp.mean(variance, axis=1, keepdims=True)
-        squares = jnp.square(_centred_pixels(lax.optimization_barrier(maps)))
-        excess = jnp.mean(squares - level[:, None, None, :], axis=(1, 2))
-        scale = jnp.sqrt(variance) + jnp.sqrt(level)
-        return excess / jnp.where(scale == 0, 1, scale)
+            return own
+        # With a = own and b = typical, a - b = (a^2 - b^2) / (a + b) = mean(p^2 - b^2) / (a + b).
+        typical = jnp.mean(own, axis=1, keepdims=True)
+        level = typical[:, None, None, :]
+        excess = jnp.mean((pixels - level) * (pixels + level), axis=(1, 2))
+        return excess / jnp.where(typical == 0, 1, own + typical)
 
     @deviation.defjvp
     def deviation_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
@@ -589,12 +587,16 @@ def _as_float(x: Array) -> Array:
     return _cast(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
+def _as_scalar(value: ScalarLike, name: str, dtype: DTypeLike) -> Array:
+    if jnp.shape(value) != ():
+        raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}")
+    return _cast(value, dtype)
+
+
 def _as_temperature(temperature: ScalarLike, dtype: DTypeLike) -> Array:
     if isinstance(temperature, int | float) and not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
-    if jnp.shape(temperature) != ():
-        raise ValueError(f"temperature must be a scalar, got shape {jnp.shape(temperature)}")
-    return _cast(temperature, dtype)
+    return _as_scalar(temperature, "temperature", dtype)
 
 
 def _as_logits(logits: Array) -> Array:
