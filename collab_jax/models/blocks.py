@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from collab_jax import linen
+from collab_jax.models.convolution import conv_general_dilated
 
 __all__ = ["ConvLayer", "run_layer", "scaled_filters"]
 
@@ -46,6 +47,7 @@ class ConvLayer(nn.Module):
             use_bias=False,
             kernel_init=he_normal,
             dtype=self.dtype,
+            conv_general_dilated=conv_general_dilated,
             name="conv",
         )(x)
         x = nn.BatchNorm(

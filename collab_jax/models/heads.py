@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from collab_jax.models.blocks import he_normal
+from collab_jax.models.convolution import conv_general_dilated
+from collab_jax.models.pooling import max_pool
 
 __all__ = ["LocalHeads", "Projections"]
 
@@ -52,12 +54,13 @@ class LocalHeads(nn.Module):
     def _head(self, number: int, x: Array) -> Array:
         window = tuple(-(-side // self.pool) for side in x.shape[1:3])
         if max(window) > 1:
-            x = nn.max_pool(x, window, strides=window)
+            x = max_pool(x, (window[0], window[1]))
         x = nn.Conv(
             self.width,
             (3, 3),
             kernel_init=he_normal,
             dtype=self.dtype,
+            conv_general_dilated=conv_general_dilated,
             name=f"layer{number}_conv",
         )(x)
         x = x.reshape(x.shape[0], -1)
@@ -92,6 +95,7 @@ class Projections(nn.Module):
                 (self.kernel_size, self.kernel_size),
                 kernel_init=he_normal,
                 dtype=self.dtype,
+                conv_general_dilated=conv_general_dilated,
                 name=f"layer{number}",
             )(x)
             for number, x in enumerate(as_maps(features), start=1)

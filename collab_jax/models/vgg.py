@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from collab_jax.models.blocks import ConvLayer, run_layer, scaled_filters
 from collab_jax.models.network import Network
+from collab_jax.models.pooling import max_pool
 
 __all__ = ["vgg16"]
 
@@ -34,7 +35,7 @@ class VGGStage(nn.Module):
             x, local = run_layer(layer, x, train=train, capture=capture)
             captured += local
         if min(x.shape[1:3]) > 1:
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = max_pool(x, (2, 2))
         return x, captured
 
 

@@ -1,0 +1,70 @@
+"""Max pooling whose gradient is cheap on the CPU."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+__all__ = ["max_pool"]
+
+
+def max_pool(
+    x: Float[Array, "batch height width channels"], window: tuple[int, int]
+) -> Float[Array, "batch out_height out_width channels"]:
+    """Maxima of windows side by side; pixels that fill no whole window are left out.
+
+    The gradient goes to a window's first maximum in reading order, on every platform.
+
+    Args:
+      x: (B, H, W, C).
+      window: (vertical, horizontal) size in pixels.
+
+    Returns:
+      (B, H // vertical, W // horizontal, C).
+    """
+
+    def reference(x: Array) -> Array:
+        return nn.max_pool(x, window, strides=window)
+
+    def on_cpu(x: Array) -> Array:
+        # XLA scatters pooling's gradient there, pixel by pixel and past several index arrays.
+        return _largest(_largest(x, 2, window[1]), 1, window[0])
+
+    return lax.platform_dependent(x, cpu=on_cpu, default=reference)
+
+
+def _largest(x: Array, axis: int, window: int) -> Array:
+    """The maxima of every `window` neighbours along an axis."""
+    count = x.shape[axis] // window
+    x = lax.slice_in_dim(x, 0, count * window, axis=axis)
+    return _largest_in_group(x.reshape(*x.shape[:axis], count, window, *x.shape[axis + 1 :]), axis)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _largest_in_group(groups: Array, axis: int) -> Array:
+    return _largest_and_index(groups, axis)[0]
+
+
+@_largest_in_group.defjvp
+def _largest_in_group_jvp(
+    axis: int, primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+    largest, index = _largest_and_index(primals[0], axis)
+    position = lax.broadcasted_iota(index.dtype, primals[0].shape, axis + 1)
+    chosen = jnp.expand_dims(index, axis + 1) == position
+    return largest, jnp.where(chosen, tangents[0], 0).sum(axis + 1)
+
+
+def _largest_and_index(groups: Array, axis: int) -> tuple[Array, Array]:
+    members = [
+        lax.index_in_dim(groups, i, axis + 1, keepdims=False) for i in range(groups.shape[axis + 1])
+    ]
+    largest = members[0]
+    index = jnp.zeros(largest.shape, jnp.int32 if len(members) > 127 else jnp.int8)
+    for i, member in enumerate(members[1:], start=1):
+        keep = (largest >= member) | jnp.isnan(largest)
+        largest, index = jnp.where(keep, largest, member), jnp.where(keep, index, i)
+    return largest, index
