@@ -17,9 +17,18 @@ from orbax.checkpoint import checkpoint_managers
 
 from collab_jax.errors import RunError, UserError
 
-__all__ = ["MANIFEST", "Checkpointer", "checkpoint_dir", "complete_steps", "read_checkpoint"]
+__all__ = [
+    "MANIFEST",
+    "Checkpointer",
+    "checkpoint_dir",
+    "complete_steps",
+    "is_sound",
+    "read_checkpoint",
+    "write_manifest",
+]
 
 MANIFEST = "manifest.json"
+"""Name of the file with the SHA-256 sums of a checkpoint's other files."""
 
 
 class Checkpointer:
@@ -45,7 +54,13 @@ class Checkpointer:
             # In the background, a folder that cannot be made would be waited for.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        try:
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except OSError as error:
+            raise RunError(
+                f"{self.directory}: cannot be opened or written ({error.strerror or error}); "
+                "nothing is changed"
+            ) from error
         self._sealing: threading.Thread | None = None
         self._failure: BaseException | None = None
 
@@ -111,7 +126,7 @@ class Checkpointer:
           Its step, state and record.
 
         Raises:
-          RunError: if every checkpoint is damaged.
+          RunError: if every checkpoint is damaged, or the newest sound one is another program's.
         """
         complete = complete_steps(self.directory)
         for candidate in reversed(complete):
@@ -126,19 +141,38 @@ class Checkpointer:
         )
 
     def remove_incomplete(self) -> None:
-        """Removes checkpoints that a killed process left without a manifest."""
-        for step in set(_steps(self.directory)) - set(complete_steps(self.directory)):
+        """Removes the checkpoint that a killed process left without a manifest.
+
+        Raises:
+          RunError: if there are several and none is complete, as no process that is killed leaves
+            them.
+        """
+        complete = complete_steps(self.directory)
+        incomplete = sorted(set(_steps(self.directory)) - set(complete))
+        if len(incomplete) > 1 and not complete:
+            raise RunError(
+                f"{self.directory}: no checkpoint has its {MANIFEST} "
+                f"(step {', '.join(map(str, incomplete))}); expected one that has. Remove the "
+                "folder to start from the beginning"
+            )
+        for step in incomplete:
             shutil.rmtree(self._path(step))
         self._manager.reload()
 
     def _read(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
-            ),
-        )
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
+                ),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{self._path(step)}: as it was written, but not what this version of collab_jax "
+                f"restores ({_reason(error)}); nothing is changed"
+            ) from error
         return restored["state"], restored["record"]
 
     def _remove_after(self, step: int) -> None:
@@ -168,9 +202,8 @@ class Checkpointer:
             if other != step and is_sound(self._path(other))
         ]
         kept = f"the last sound checkpoint is step {sound[-1]}" if sound else "there is none yet"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return RunError(
-            f"{self._path(step)}: the checkpoint could not be written ({reason}); {kept}"
+            f"{self._path(step)}: the checkpoint could not be written ({_reason(error)}); {kept}"
         )
 
     def _path(self, step: int) -> Path:
@@ -240,6 +273,12 @@ def read_checkpoint(
         args=ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True),
     )
     return state, record
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error's text; Orbax's go on for pages."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
 
 
 def is_sound(path: Path) -> bool:

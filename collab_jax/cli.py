@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +16,18 @@ from ml_collections import ConfigDict
 
 from collab_jax import config as config_lib
 from collab_jax import recipes
+from collab_jax.determinism import request_determinism
 from collab_jax.errors import RunError, UserError
-from collab_jax.interrupt import EXIT_CODE, Interrupted
+from collab_jax.interrupt import EXIT_CODE, Interrupted, stop_at_once
+
+__all__ = [
+    "Command",
+    "UsageError",
+    "execute",
+    "main",
+    "parse",
+    "usage",
+]
 
 USAGE = """\
 usage: {program} --config FILE[:METHOD] [--workdir DIR] [--config.KEY=VALUE ...]
@@ -235,6 +247,8 @@ def _parse_checkpoint(text: str) -> str:
 
 def execute(command: Command) -> dict[str, Any]:
     """Trains or evaluates, and returns the run's result."""
+    if command.config.deterministic:
+        request_determinism()
     # Only here: JAX takes seconds to import, and a wrong flag should be told at once.
     from collab_jax import evaluate, train
 
@@ -248,12 +262,38 @@ def _one_line(error: Exception) -> str:
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings in one line, without the place in the code that gave them."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
 def _summary(command: Command, result: dict[str, Any]) -> str:
     return (
         f"{command.workdir}, checkpoint {command.checkpoint} (step {result['step']}): "
         f"test error {result['top1_error']:.2f}% (top-1), {result['top5_error']:.2f}% (top-5), "
         f"loss {result['loss']:.4f} on {result['images']} images"
     )
+
+
+def _tell_on_stderr() -> None:
+    """Notes of work that takes long, and warnings, a line each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("collab_jax")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [handler]
+    logger.propagate = False
+
+    def show(message: Warning | str, *_: Any) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -274,17 +314,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "--keys" in arguments:
         print(config_lib.describe(), end="")
         return 0
+    _tell_on_stderr()
     try:
         command = parse(arguments)
         for warning in command.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        result = execute(command)
+        with stop_at_once(), _plain_warnings():
+            result = execute(command)
         if command.mode == "eval":
             print(_summary(command, result))
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return EXIT_CODE
-    except RunError as error:
+    except (RunError, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
     except UserError as error:

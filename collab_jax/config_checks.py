@@ -22,6 +22,20 @@ from collab_jax.config_schema import (
 )
 from collab_jax.errors import UserError
 
+__all__ = [
+    "bad_value",
+    "check_against_data",
+    "checked_values",
+    "flatten",
+    "is_older_version",
+    "parse_method",
+    "shown",
+    "typed",
+    "unknown_key",
+    "validate",
+    "without_effect",
+]
+
 _FLOAT32_SMALLEST, _FLOAT32_LARGEST = 1.1754944e-38, 3.4028234e38
 _LONGEST_TEXT, _LONGEST_NAME = 4096, 100
 

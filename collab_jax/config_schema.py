@@ -9,10 +9,26 @@ from typing import Any
 
 from collab_jax._version import __version__
 
+__all__ = [
+    "MODEL_STAGES",
+    "OTHER_METHODS",
+    "RESUME_FREE_KEYS",
+    "SCHEMA",
+    "SECTIONS",
+    "TERMS",
+    "Interval",
+    "Key",
+    "as_text",
+    "describe",
+    "did_you_mean",
+]
+
 TERMS = ("out", "mid", "pull_push", "kernel")
+"""The collaborations, in canonical order."""
 OTHER_METHODS = ("baseline", "tree", "multi_instance")
-# Stages: groups of convolutions between two reductions of the map's size.
+"""The methods that are no sum of collaborations."""
 MODEL_STAGES = {"vgg16": 5, "resnet18": 4, "resnet32": 3, "resnet101": 4}
+"""Stages by network: groups of convolutions between two reductions of the map's size."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +204,9 @@ SCHEMA: dict[str, Key] = {
         _key("log.every_seconds", 1.0, _WEIGHT, "seconds between updates of the display", True),
     )
 }
+"""Every key by its dotted name."""
 SECTIONS = tuple(dict.fromkeys(name.split(".")[0] for name in SCHEMA if "." in name))
+"""The first parts of dotted names."""
 RESUME_FREE_KEYS = frozenset(key.name for key in SCHEMA.values() if key.resume_free)
 """Keys that may differ when a run is resumed: cadence, logging, places on this machine, labels."""
 

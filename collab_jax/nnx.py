@@ -59,8 +59,8 @@ def capture(
 
     The model offers a feature map with `self.sow(nnx.Intermediate, "local_features", h_local)`, all
     of them from the root module and under this one name, so that they come back in the order in
-    which they were sown, however many there are. It should do so in training alone, since Flax warns of
-    a model that sows and is not run through `capture`.
+    which they were sown, however many there are. It should do so in training alone, since Flax
+    warns of a model that sows and is not run through `capture`.
 
     Args:
       module: the model, whose batch statistics and random number streams are updated in place.

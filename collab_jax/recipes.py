@@ -13,6 +13,14 @@ from ml_collections import ConfigDict
 from collab_jax import config as config_lib
 from collab_jax.errors import UserError
 
+__all__ = [
+    "find",
+    "list_recipes",
+    "load",
+    "shipped_dir",
+    "split_argument",
+]
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
