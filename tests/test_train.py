@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from runs import ALL_TERMS, assert_same_run, metrics_without_timing, tiny_config
+from test_torch_weights import Layers, vgg
 
 import collab_jax
 from collab_jax import evaluate, train
@@ -190,6 +191,23 @@ def test_a_start_from_another_runs_weights(straight, tmp_path):
         train.run(wider, tmp_path / "wider")
     with pytest.raises(UserError, match="init_from nowhere: not found"):
         train.run(tiny_config(init_from="nowhere"), tmp_path / "nowhere")
+
+
+def test_a_start_from_a_pytorch_models_weights(tmp_path):
+    layers = Layers(seed=0)
+    vgg(layers, np.zeros((1, 1, 8, 8)), hidden=16)
+    path = tmp_path / "weights.npz"
+    np.savez(path, **layers.state)
+    config = tiny_config("baseline", init_from=str(path), steps=1, learning_rate=1e-30)
+    train.run(config, tmp_path / "run")
+    _, started = collab_jax.load(tmp_path / "run", "last")
+    np.testing.assert_array_equal(
+        started["params"]["classifier"]["fc2"]["kernel"],
+        layers.state["classifier.1.weight"].T.astype(np.float32),
+    )
+    bad = tiny_config("baseline", init_from=str(path), model__name="resnet18")
+    with pytest.raises(UserError, match=r"init_from .*weights\.npz: state_dict: "):
+        train.run(bad, tmp_path / "bad")
 
 
 def test_divergence_names_step_term_and_layer(tmp_path):
