@@ -1,5 +1,6 @@
 """What the documentation site takes from the code: the table of keys, the recipes, the figures."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,15 @@ def on_post_template(output_content: str, **_: Any) -> str:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fills in the tables that pages ask for."""
+    """Fills in the programs and tables that pages ask for."""
     from collab_jax import recipes
     from collab_jax.config import describe
 
+    markdown = re.sub(
+        r"<!-- file (\S+) -->",
+        lambda found: f"```python\n{(ROOT / found[1]).read_text()}```",
+        markdown,
+    )
     if "<!-- keys -->" in markdown:
         markdown = markdown.replace("<!-- keys -->", describe())
     if "<!-- recipes -->" in markdown:

@@ -115,6 +115,9 @@ def test_formulas_figures_and_tables_are_there(site, pages):
     for key in SCHEMA:
         assert f"<code>{key}</code>" in configuration
     assert "cifar100_vgg16_label_noise" in (site / "guides/reproduce.html").read_text()
+    for page in (site / "index.html", site / "guides/own_model.html"):
+        assert "__main__" in page.read_text(), "an example is missing"
+        assert "&lt;!--" not in page.read_text()
 
 
 def test_figures_are_the_same_at_every_drawing(monkeypatch):
