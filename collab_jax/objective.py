@@ -1,5 +1,6 @@
 """A method is a table of weighted terms over what one training pass puts out (Sec. III)."""
 
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,15 @@ from ml_collections import ConfigDict
 
 from collab_jax import linen, losses
 from collab_jax.config import terms as terms_of
-from collab_jax.models import LocalHeads, Projections, init_variables, stage_kernels
+from collab_jax.models import (
+    LocalHeads,
+    Network,
+    Projections,
+    branched,
+    init_variables,
+    split_branches,
+    stage_kernels,
+)
 
 __all__ = ["Objective", "Outputs", "Term", "create_objective"]
 
@@ -67,10 +76,13 @@ class Objective:
     Attributes:
       terms: its terms; the first is the output layer's.
       masks_per_layer: K, the dropout masks of each hidden layer of the classifier.
+      branch: the network to its training form with several heads, for methods that train copies
+        of its parts; the copies' parameters are `heads["branches"]`.
     """
 
     terms: tuple[Term, ...]
     masks_per_layer: int = 1
+    branch: Callable[[Any], nn.Module] | None = None
     capture: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -95,6 +107,24 @@ class Objective:
                 term_key = jax.random.fold_in(key, zlib.crc32(term.name.encode()))
                 heads[term.name] = init_variables(term.head, term_key, zeros)["params"]
         return heads
+
+    def init_branches(
+        self, key: PRNGKeyArray, model: nn.Module, images: Float[Array, "..."]
+    ) -> dict[str, Any]:
+        """Initialises the copies that `branch` adds to a network.
+
+        Args:
+          key: a PRNG key.
+          model: the network.
+          images: (B, H, W, C).
+
+        Returns:
+          Their parameters, to be kept as `heads["branches"]`; nothing without `branch`.
+        """
+        if self.branch is None:
+            return {}
+        variables = init_variables(self.branch(model), key, images)
+        return {"branches": split_branches(variables["params"])[1]}
 
     def forward(
         self,
@@ -125,14 +155,19 @@ class Objective:
             "masks_per_layer": self.masks_per_layer,
             "rngs": {"dropout": key},
         }
-        variables = {"params": params, "batch_stats": batch_stats}
+        if self.branch is not None:
+            model, params_in_use = self.branch(model), {**params, **heads["branches"]}
+        else:
+            params_in_use = params
+        variables = {"params": params_in_use, "batch_stats": batch_stats}
         if self.capture:
             logits, features, updated = linen.capture(model, variables, inputs, **options)
         else:
             logits, updated = model.apply(variables, inputs, mutable=["batch_stats"], **options)
             features = ()
         outputs = Outputs(logits, labels, inputs, params, features, heads)
-        return outputs, updated["batch_stats"]
+        # Copies never run in inference, so that nothing needs their running statistics.
+        return outputs, split_branches(updated["batch_stats"])[0]
 
     def __call__(
         self, outputs: Outputs, step: Array | int
@@ -176,7 +211,13 @@ def create_objective(config: ConfigDict, num_classes: int, steps_per_epoch: int)
             return settings.weight
         return optax.linear_schedule(0.0, settings.weight, ramp_steps)
 
-    if "out" in enabled or config.method in ("tree", "multi_instance"):
+    branch = None
+    if config.method in ("tree", "multi_instance"):
+        # Song & Chai add up the heads' losses: rescaling brings the shared part back to their mean.
+        total_weight = config.out.weight * config.multi_head.heads
+        table = [Term("out", total_weight, partial(_out, settings=config.out))]
+        branch = _branching(config)
+    elif "out" in enabled:
         table = [Term("out", config.out.weight, partial(_out, settings=config.out))]
     else:
         table = [Term("cross_entropy", 1.0, _cross_entropy)]
@@ -194,7 +235,23 @@ def create_objective(config: ConfigDict, num_classes: int, steps_per_epoch: int)
     if "kernel" in enabled:
         fn = partial(_kernel, stages=config.kernel.stages)
         table.append(Term("kernel", weight(config.kernel), fn))
-    return Objective(tuple(table), config.out.masks_per_layer if "out" in enabled else 1)
+    masks_per_layer = config.out.masks_per_layer if "out" in enabled else 1
+    return Objective(tuple(table), masks_per_layer, branch)
+
+
+def _branching(config: ConfigDict) -> Callable[[Any], nn.Module]:
+    settings = config.multi_head
+
+    def branch(network: Network) -> nn.Module:
+        if config.method == "multi_instance":
+            return branched(
+                network, split_stages=(), branches=settings.heads, rescale=settings.rescale
+            )
+        stages, splits = len(network.stages), round(math.log2(settings.heads))
+        split_stages = tuple(settings.split_stages) or tuple(range(stages - splits, stages))
+        return branched(network, split_stages=split_stages, branches=2, rescale=settings.rescale)
+
+    return branch
 
 
 def _cross_entropy(outputs: Outputs) -> Array:

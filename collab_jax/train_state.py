@@ -83,7 +83,7 @@ def create_train_state(
     images = jnp.zeros((1, *image_shape), jnp.float32)
     variables = init_variables(model, key_model, images)
     params, batch_stats = variables["params"], variables["batch_stats"]
-    heads: dict[str, Any] = {}
+    heads = objective.init_branches(key_heads, model, images)
     if objective.capture:
         features = jax.eval_shape(
             lambda: (
@@ -92,7 +92,7 @@ def create_train_state(
                 )[0].features
             )
         )
-        heads = objective.init_heads(key_heads, features)
+        heads.update(objective.init_heads(key_heads, features))
     names = [term.name for term in objective.terms]
     leaves = len(jax.tree.leaves((params, heads)))
     return TrainState(

@@ -1,5 +1,6 @@
 """VGG and ResNet backbones with the hierarchical-dropout classifier, and their training parts."""
 
+from collab_jax.models.branches import branched, rescale_gradient, split_branches
 from collab_jax.models.classifier import HierarchicalDropoutClassifier
 from collab_jax.models.heads import LocalHeads, Projections
 from collab_jax.models.network import Network
@@ -14,12 +15,15 @@ __all__ = [
     "LocalHeads",
     "Network",
     "Projections",
+    "branched",
     "create_model",
     "from_torch",
     "init_variables",
+    "rescale_gradient",
     "resnet18",
     "resnet32",
     "resnet101",
+    "split_branches",
     "stage_kernels",
     "vgg16",
 ]

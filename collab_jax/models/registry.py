@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from jax.core import Tracer
 
 from collab_jax.models.network import Network
 from collab_jax.models.resnet import resnet18, resnet32, resnet101
@@ -56,6 +57,8 @@ def init_variables(module: nn.Module, key: Any, *inputs: Any) -> dict[str, Any]:
     Returns:
       Its variables.
     """
+    if isinstance(key, Tracer):  # A part of another program.
+        return dict(module.init(key, *inputs))
     init = jax.jit(module.init, compiler_options={"xla_backend_optimization_level": 0})
     return init(key, *inputs)
 
