@@ -7,6 +7,7 @@ import shutil
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,17 @@ class Checkpointer:
             raise failure
 
     def close(self) -> None:
-        """Waits for the last checkpoint and lets go of the folder."""
-        self.wait()
-        self._manager.close()
+        """Waits for the last checkpoint and lets go of the folder.
+
+        Raises:
+          RunError: if it cannot be written.
+        """
+        try:
+            self.wait()
+        finally:
+            # Orbax raises a failure that `wait` has told once more.
+            with suppress(Exception):
+                self._manager.close()
 
     def restore(self, template: Any) -> tuple[int, Any, dict[str, Any]]:
         """Restores the newest sound checkpoint.

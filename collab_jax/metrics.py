@@ -2,15 +2,24 @@
 
 import json
 import os
+import time
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2, summary_pb2
+
+from collab_jax.errors import RunError
 
 __all__ = ["MetricsLog", "read_metrics", "summarise"]
 
 METRICS = "metrics.jsonl"
 _NOT_SCALARS = ("step", "epoch", "split")
+# Made from descriptors at import, which type checkers do not see.
+_event_proto: Any = event_pb2
+_summary_proto: Any = summary_pb2
 
 
 def read_metrics(run_dir: Path, up_to_step: int | None = None) -> list[dict[str, Any]]:
@@ -22,18 +31,27 @@ def read_metrics(run_dir: Path, up_to_step: int | None = None) -> list[dict[str,
 
     Returns:
       One dictionary an epoch and split, in the order written.
+
+    Raises:
+      RunError: if a line before the last is damaged.
     """
     path = run_dir / METRICS
     lines = []
-    if path.exists():
-        for text in path.read_text().splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
+    texts = path.read_bytes().splitlines() if path.exists() else []
+    for number, text in enumerate(texts, 1):
+        try:
+            line = json.loads(text)
+            step = line["step"]
+        except (ValueError, TypeError, KeyError):
+            if number == len(texts):
                 break
-            if up_to_step is not None and line["step"] > up_to_step:
-                break
-            lines.append(line)
+            raise RunError(
+                f"{path}: line {number} of {len(texts)} is damaged; expected a JSON object with a "
+                "step. Delete the line to go on without it"
+            ) from None
+        if up_to_step is not None and step > up_to_step:
+            break
+        lines.append(line)
     return lines
 
 
@@ -44,37 +62,72 @@ class MetricsLog:
       run_dir: the run directory.
       step: the step that the run goes on from; what was written of later ones is dropped.
       tensorboard: whether to write events.
+      expected_lines: how many lines the file held when that step was saved; fewer are told in a
+        warning.
     """
 
-    def __init__(self, run_dir: Path, step: int, *, tensorboard: bool = True) -> None:
+    def __init__(
+        self, run_dir: Path, step: int, *, tensorboard: bool = True, expected_lines: int = 0
+    ) -> None:
         path = run_dir / METRICS
+        kept = read_metrics(run_dir, step)
+        self.lines = len(kept)
+        if self.lines < expected_lines:
+            warnings.warn(
+                f"{path}: {self.lines} lines are left of the {expected_lines} written up to step "
+                f"{step}; the others are lost, the run itself is not affected",
+                stacklevel=2,
+            )
         if path.exists():
-            kept = read_metrics(run_dir, step)
             temporary = run_dir / f".{METRICS}"
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            with temporary.open("w") as file:
+                file.writelines(json.dumps(line) + "\n" for line in kept)
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(path)
-        self._file = path.open("a")
-        self._writer = (
-            SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
-            if tensorboard
-            else None
-        )
+        # Unbuffered: what a full disk did not take must not be tried again at closing.
+        self._file = path.open("ab", buffering=0)
+        self._events: EventsWriter | None = None
+        if tensorboard:
+            # Without the thread and queue of a SummaryWriter: after an error of the disk its thread
+            # is gone, and the run would wait for it for ever.
+            folder = run_dir / "tensorboard"
+            folder.mkdir(exist_ok=True)
+            self._events = EventsWriter(str(folder / "events"))
+            self._write_event(
+                step + 1, session_log=_event_proto.SessionLog(status=_event_proto.SessionLog.START)
+            )
 
     def write(self, line: dict[str, Any]) -> None:
-        """Writes one line, which is on disk when this returns."""
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        """Writes one line, which is on disk when this returns.
+
+        Raises:
+          OSError: if the disk does not take it.
+        """
+        data = (json.dumps(line) + "\n").encode()
+        while data:
+            data = data[self._file.write(data) :]
         os.fsync(self._file.fileno())
-        if self._writer is not None:
-            for name, value in line.items():
-                if name not in _NOT_SCALARS and value is not None:
-                    self._writer.add_scalar(f"{line['split']}/{name}", value, line["step"])
-            self._writer.flush()
+        self.lines += 1
+        if self._events is not None:
+            values = [
+                _summary_proto.Summary.Value(tag=f"{line['split']}/{name}", simple_value=value)
+                for name, value in line.items()
+                if name not in _NOT_SCALARS and value is not None
+            ]
+            self._write_event(line["step"], summary=_summary_proto.Summary(value=values))
+            self._events.flush()
+
+    def _write_event(self, step: int, **content: Any) -> None:
+        assert self._events is not None
+        self._events.write_event(_event_proto.Event(step=step, wall_time=time.time(), **content))
 
     def close(self) -> None:
         self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        if self._events is not None:
+            # Each line was flushed, or its error raised, when it was written.
+            with suppress(OSError):
+                self._events.close()
 
 
 def summarise(sums: dict[str, Any]) -> dict[str, float]:

@@ -3,17 +3,19 @@
 import fcntl
 import json
 import os
+import shutil
 import socket
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ml_collections import ConfigDict
 
 from collab_jax import config as config_lib
-from collab_jax.errors import UserError
+from collab_jax.errors import RunError, UserError
 
 __all__ = ["hold", "open_config", "read_config", "write_json"]
 
@@ -33,14 +35,19 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def hold(run_dir: Path) -> Iterator[None]:
+def hold(run_dir: Path) -> Iterator[Callable[[], None]]:
     """Makes a run directory and keeps other processes out of it.
 
-    The lock is the kernel's, so that it ends with its process however that ends.
+    The lock is the kernel's, so that it ends with its process however that ends. A directory that
+    was not there before is removed again after a user's mistake.
+
+    Yields:
+      A function that raises a RunError once the directory is no longer there.
 
     Raises:
       UserError: if the directory cannot be made or written, or another process holds it.
     """
+    made = not run_dir.exists()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = (run_dir / LOCK).open("a+")
@@ -48,21 +55,51 @@ def hold(run_dir: Path) -> Iterator[None]:
         raise UserError(
             f"--workdir {run_dir}: {error.strerror}; expected a folder that can be written"
         ) from error
-    with lock:
+
+    def check() -> None:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise UserError(
-                f"--workdir {run_dir}: in use by {holder}; expected a directory that no other "
-                "process trains in"
-            ) from error
+            same = os.path.samestat(os.fstat(lock.fileno()), os.stat(run_dir / LOCK))
+        except OSError:
+            same = False
+        if not same:
+            raise RunError(
+                f"{run_dir}: the run directory was removed or replaced under way; of this run "
+                "nothing is kept there"
+            )
+
+    with lock:
+        _lock(run_dir, lock)
+        # A process killed between the two halves of `write_json` left it.
+        for stale in run_dir.glob(".*.json.[0-9]*"):
+            stale.unlink(missing_ok=True)
         lock.truncate(0)
         started = time.strftime("%Y-%m-%d %H:%M:%S")
         lock.write(f"process {os.getpid()} on {socket.gethostname()} since {started}\n")
         lock.flush()
-        yield
+        try:
+            yield check
+        except UserError:
+            if made:
+                shutil.rmtree(run_dir, ignore_errors=True)
+            raise
+
+
+def _lock(run_dir: Path, lock: TextIO) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        holder = lock.read().strip() or "another process"
+        raise UserError(
+            f"--workdir {run_dir}: in use by {holder}; expected a directory that no other "
+            "process trains in"
+        ) from error
+    except OSError as error:
+        warnings.warn(
+            f"{run_dir}: this file system has no locks ({error.strerror}); keep other processes "
+            "out of the directory",
+            stacklevel=4,
+        )
 
 
 def read_config(run_dir: Path) -> ConfigDict:

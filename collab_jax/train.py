@@ -4,7 +4,8 @@ import os
 import platform
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 from collab_jax import __version__, data
 from collab_jax.checkpoint import Checkpointer, checkpoint_dir, complete_steps
 from collab_jax.config import check_against_data
+from collab_jax.determinism import check_determinism
 from collab_jax.errors import RunError
 from collab_jax.evaluate import Evaluator
 from collab_jax.experiment import (
@@ -53,28 +55,35 @@ def run(
 
     Raises:
       UserError: if the config, the data or the directory do not allow it.
-      RunError: if the loss diverges or a checkpoint cannot be written.
+      RunError: if the loss diverges, or the disk does not take a checkpoint or the metrics.
       Interrupted: after a signal, once a checkpoint is saved.
     """
+    if config.deterministic:
+        check_determinism(jax.default_backend())
     dataset = load_data(config)
     check_against_data(
         config, len(dataset.train), dataset.num_classes, tuple(dataset.train.image_shape)
     )
     run_dir = Path(workdir)
     chunk = 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
-    with hold(run_dir):
+    with StopSignals() as signals, hold(run_dir) as check_held:
         config = open_config(run_dir, config, resume=resume, steps_per_dispatch=chunk)
-        with StopSignals() as signals:
-            return _Run(config, run_dir, dataset, signals).train()
+        return _Run(config, run_dir, dataset, signals, check_held).train()
 
 
 class _Run:
     """One training run: what stays the same over it, and what its record says so far."""
 
     def __init__(
-        self, config: ConfigDict, run_dir: Path, dataset: data.Dataset, signals: StopSignals
+        self,
+        config: ConfigDict,
+        run_dir: Path,
+        dataset: data.Dataset,
+        signals: StopSignals,
+        check_held: Callable[[], None],
     ) -> None:
         self.config, self.run_dir, self.dataset, self.signals = config, run_dir, dataset, signals
+        self.check_held = check_held
         self.info = DataInfo.of(dataset)
         self.steps_per_epoch = len(dataset.train) // config.batch_size
         self.total_steps = total_steps(config, self.steps_per_epoch)
@@ -84,6 +93,7 @@ class _Run:
             "best": None,
             "results": new_results(dataset.validation is not None),
             "seconds": 0.0,
+            "metrics_lines": 0,
         }
         self.checkpointer = Checkpointer(run_dir)
         self.evaluator = Evaluator(self.experiment.model, self.info, config.eval_batch_size)
@@ -103,11 +113,18 @@ class _Run:
         first_step = int(state.step)
         self.display = Display(self.total_steps, first_step, bar=config.log.progress)
         self.display.table("collab_jax " + __version__, self._summary(state, first_step))
-        self.log = MetricsLog(self.run_dir, first_step, tensorboard=config.log.tensorboard)
-        self.clock = _Clock(began, self.record["seconds"])
+        with self._writing("metrics"):
+            self.log = MetricsLog(
+                self.run_dir,
+                first_step,
+                tensorboard=config.log.tensorboard,
+                expected_lines=self.record.get("metrics_lines", 0),
+            )
+        self.clock = _Clock(began, self.record["seconds"], first_step)
         self.display.start()
         try:
             step = first_step
+            self._stop_if_asked(step)
             while step < self.total_steps:
                 state, step = self._epoch(state, step)
         except BaseException:
@@ -121,7 +138,8 @@ class _Run:
             self.display.stop()
             self.log.close()
         result = self._result()
-        write_json(self.run_dir / "result.json", result)
+        with self._writing("result.json"):
+            write_json(self.run_dir / "result.json", result)
         self.display.table("finished", _closing(result, self.run_dir))
         return result
 
@@ -207,8 +225,9 @@ class _Run:
             improved = self.record["best"] is None or chosen < self.record["best"]["error"]
             if improved:
                 self.record["best"] = {"step": step, "epoch": epoch, "error": chosen}
-        for line in lines:
-            self.log.write(line)
+        with self._writing("metrics"):
+            for line in lines:
+                self.log.write(line)
         self.display.update(step, epoch, means, timing["images_per_second"])
         self.display.line(_epoch_line(lines, epoch, config.epochs))
         every = config.checkpoint.every_epochs
@@ -227,10 +246,28 @@ class _Run:
 
     def _save(self, state: TrainState, step: int) -> None:
         self._check_finite(state)
+        self.check_held()
         self.record["seconds"] = self.clock.total_seconds()
+        self.record["metrics_lines"] = self.log.lines
         best = self.record["best"]
         self.checkpointer.save(step, state, self.record, best["step"] if best else None)
         self.clock.saved(step)
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """One line that says what is kept, for whatever the disk refuses."""
+        self.check_held()
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"{self.run_dir}: {what} could not be written ({error.strerror or error}). "
+                f"{self._kept()}"
+            ) from error
+
+    def _kept(self) -> str:
+        kept = complete_steps(checkpoint_dir(self.run_dir))
+        return f"The last checkpoint kept is {f'step {kept[-1]}' if kept else 'none'}"
 
     def _check_finite(self, state: TrainState) -> None:
         fault = jax.device_get(state.fault)
@@ -252,11 +289,9 @@ class _Run:
         if gradients:
             rest = f" and {len(gradients) - 1} more" if len(gradients) > 1 else ""
             where.append(f"gradient of {gradients[0]}{rest}")
-        kept = complete_steps(checkpoint_dir(self.run_dir))
         raise RunError(
             f"not finite at step {step} (epoch {step // self.steps_per_epoch + 1}): "
-            f"{'; '.join(where)}. The last checkpoint kept is "
-            f"{f'step {kept[-1]}' if kept else 'none'}; a lower learning_rate, or "
+            f"{'; '.join(where)}. {self._kept()}; a lower learning_rate, or "
             "--config.nonfinite=skip, may help"
         )
 
@@ -303,10 +338,10 @@ class _Run:
 class _Clock:
     """When the display and the checkpoints are due."""
 
-    def __init__(self, began: float, seconds_before: float) -> None:
+    def __init__(self, began: float, seconds_before: float, first_step: int) -> None:
         self._began, self._before = began, seconds_before
         self._displayed = self._saved = time.monotonic()
-        self.saved_step = 0
+        self.saved_step = first_step
 
     def total_seconds(self) -> float:
         return self._before + time.monotonic() - self._began
