@@ -1,0 +1,1 @@
+"""What each method costs: planned for GPUs that need not be there, and measured on this machine."""

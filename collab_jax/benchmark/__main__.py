@@ -1,0 +1,128 @@
+"""`python -m collab_jax.benchmark plan` and `python -m collab_jax.benchmark step`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from collab_jax.benchmark.targets import GPUS
+from collab_jax.config import parse_method
+from collab_jax.errors import RunError, UserError
+
+_MODELS = ("vgg16", "resnet18", "resnet32", "resnet101")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m collab_jax.benchmark", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    plan = commands.add_parser(
+        "plan", help="compile train steps for GPUs that need not be there (extra `plan`)"
+    )
+    plan.add_argument("--gpus", nargs="+", choices=GPUS, default=list(GPUS))
+    plan.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
+    plan.add_argument(
+        "--paper-case",
+        action="store_true",
+        help="only ResNet-101, 64 x 3 x 64 x 64: baseline, tree, hierarchical dropout",
+    )
+    step = commands.add_parser("step", help="time train steps on this machine")
+    step.add_argument(
+        "--against", choices=("torch",), help="time PyTorch beside it (extra `bench`)"
+    )
+    step.add_argument("--repeats", type=int, default=10, help="timed steps of each method")
+    plan.add_argument("--models", nargs="+", choices=_MODELS, default=["vgg16", "resnet18"])
+    step.add_argument("--model", choices=_MODELS, default="vgg16")
+    for command, batch in ((plan, 128), (step, 64)):
+        command.add_argument("--methods", nargs="+", type=_method, default=None)
+        command.add_argument("--batch-size", type=int, default=batch)
+        command.add_argument("--image-size", type=int, default=32)
+        command.add_argument("--width", type=float, default=1.0 if command is plan else 0.5)
+        command.add_argument(
+            "--output", type=Path, required=True, help="file to write, without its ending"
+        )
+    return parser
+
+
+def _method(text: str) -> str:
+    try:
+        return parse_method(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(arguments)
+    command = f"python -m collab_jax.benchmark {' '.join(arguments)}"
+    try:
+        if options.command == "plan":
+            _plan(options, command)
+        else:
+            _step(options, command)
+    except (UserError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    return 0
+
+
+def _plan(options: argparse.Namespace, command: str) -> None:
+    # Only the children compile; this process must not look for a device of its own.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from collab_jax.benchmark import report
+    from collab_jax.benchmark.case import Case
+    from collab_jax.benchmark.plan import METHODS, check_compiler, plan_all, resnet101_cases
+
+    check_compiler()
+    overrides = {} if options.width == 1.0 else {"model.width": options.width}
+    if options.paper_case:
+        cases = resnet101_cases()
+    else:
+        cases = [
+            Case(
+                model,
+                method,
+                options.batch_size,
+                options.image_size,
+                dtype=dtype,
+                overrides=overrides,
+            )
+            for dtype in options.dtypes
+            for model in options.models
+            for method in options.methods or METHODS
+        ]
+    output: Path = options.output
+    rows = plan_all(cases, options.gpus, output.with_suffix(".json"))
+    output.with_suffix(".md").write_text(report.markdown(rows, command))
+    report.draw(rows, output.with_suffix(".svg"))
+
+
+def _step(options: argparse.Namespace, command: str) -> None:
+    from collab_jax.benchmark.case import Case
+    from collab_jax.benchmark.plan import METHODS
+    from collab_jax.benchmark.step import markdown, measure
+
+    if options.repeats < 1:
+        raise UserError(f"--repeats {options.repeats}: expected at least 1")
+    if options.against == "torch" and options.model != "vgg16":
+        raise UserError(f"--against torch: expected --model vgg16, got {options.model}")
+    cases = [
+        Case(
+            options.model,
+            method,
+            options.batch_size,
+            options.image_size,
+            overrides={"model.width": options.width},
+        )
+        for method in options.methods or METHODS
+    ]
+    rows = measure(cases, repeats=options.repeats, against_torch=options.against == "torch")
+    size = options.image_size
+    title = f"{options.model}, width {options.width:g}, {options.batch_size} x 3 x {size} x {size}"
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.with_suffix(".md").write_text(markdown(rows, title, command))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

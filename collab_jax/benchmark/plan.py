@@ -1,0 +1,110 @@
+"""The train step of every method, compiled for GPUs: operations and planned memory."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from collab_jax.benchmark.case import Case
+from collab_jax.benchmark.targets import GPUS
+from collab_jax.errors import RunError, UserError
+
+__all__ = ["METHODS", "NOTE", "PAPER_CASE", "check_compiler", "plan", "plan_all", "resnet101_cases"]
+
+NOTE = "planned by XLA for the GPU, not run on one"
+METHODS = (
+    "baseline",
+    "out",
+    "mid",
+    "pull_push",
+    "kernel",
+    "out+mid+pull_push+kernel",
+    "tree",
+    "multi_instance",
+)
+PAPER_CASE = {"baseline": 8.77, "tree": 13.16, "out": 8.78}
+"""GB of training memory that the paper measures for ResNet-101, 64 x 3 x 64 x 64."""
+
+
+def resnet101_cases() -> list[Case]:
+    """The paper's memory comparison: one path, a tree of four heads, four dropout predictions."""
+    case = Case("resnet101", batch_size=64, image_size=64)
+    return [replace(case, method=method) for method in PAPER_CASE]
+
+
+def check_compiler() -> None:
+    """Raises a UserError that names the extra where XLA's compiler for CUDA is missing."""
+    for module in ("jax_plugins.xla_cuda12", "nvidia.cuda_nvcc"):
+        try:
+            found = importlib.util.find_spec(module) is not None
+        except ModuleNotFoundError:
+            found = False
+        if not found:
+            raise UserError(
+                f"plan: {module} is not installed; expected the extra `plan`: "
+                "pip install 'collab-jax[plan]'"
+            )
+
+
+def plan(case: Case, gpu: str) -> dict[str, Any]:
+    """Compiles a case for a GPU in a child process.
+
+    Args:
+      case: what to compile.
+      gpu: a name in `targets.GPUS`.
+
+    Returns:
+      The case, the GPU, and the figures of `compiling.compile_for`.
+
+    Raises:
+      UserError: if the compiler is missing.
+      RunError: if the child fails.
+    """
+    check_compiler()
+    done = subprocess.run(
+        [sys.executable, "-m", "collab_jax.benchmark.compiling"],
+        input=json.dumps({"case": case.to_json(), "gpu": gpu}),
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()
+        raise RunError(
+            f"plan: compiling {case.model}, {case.method}, for {GPUS[gpu].name} failed: "
+            f"{lines[-1] if lines else f'exit code {done.returncode}'}"
+        )
+    figures = json.loads(done.stdout.strip().splitlines()[-1])
+    return {**case.to_json(), "gpu": gpu, **figures}
+
+
+def plan_all(cases: Sequence[Case], gpus: Sequence[str], path: Path) -> list[dict[str, Any]]:
+    """Plans every case for every GPU, and writes the figures to `path` after each.
+
+    What the file holds already is not compiled again, so that a plan can be gone on with.
+    """
+    rows: list[dict[str, Any]] = []
+    if path.is_file():
+        rows = json.loads(path.read_text())["rows"]
+    for gpu in gpus:
+        for case in cases:
+            wanted = {**case.to_json(), "gpu": gpu}
+            if any(all(row[k] == v for k, v in wanted.items()) for row in rows):
+                continue
+            rows.append(plan(case, gpu))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"note": NOTE, "rows": rows}, indent=1) + "\n")
+            print(_line(rows[-1]), flush=True)
+    return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['gpu']} {row['model']} {row['dtype']} {row['method']}: {row['convolutions']} "
+        f"convolutions, {row['peak_bytes'] / 2**20:.0f} MiB"
+    )

@@ -1,0 +1,145 @@
+"""Plans for GPUs that are not there, and steps timed here."""
+
+import importlib.util
+import json
+
+import pytest
+
+from collab_jax.benchmark import __main__ as program
+from collab_jax.benchmark import plan as planning
+from collab_jax.benchmark import report, step
+from collab_jax.benchmark.case import Case
+from collab_jax.benchmark.compiling import count_operations
+from collab_jax.benchmark.targets import GPUS
+from collab_jax.errors import UserError
+
+FIGURES = {
+    "convolutions": 38,
+    "matrix_products": 9,
+    "flops": 2e9,
+    "peak_bytes": 100 << 20,
+    "params_bytes": 10,
+    "optimizer_bytes": 10,
+    "heads_bytes": 0,
+}
+
+
+def row(method, **figures):
+    return {**Case(method=method).to_json(), "gpu": "h100", **FIGURES, **figures}
+
+
+def test_counts_come_from_the_programs_text():
+    text = """
+      %a = custom-call(%x), custom_call_target="__cudnn$convForward", backend_config={}
+      %b = custom-call(%x), custom_call_target="__cudnn$convBackwardFilter"
+      %c = custom-call(%x), custom_call_target="__cublas$gemm"
+      ROOT %dot.1 = f32[2,2]{1,0} dot(%p, %q), metadata={op_name="dot_general"}
+    """
+    assert count_operations(text) == {"convolutions": 2, "matrix_products": 2}
+
+
+def test_the_table_gives_ratios_to_baseline_and_says_that_nothing_ran():
+    rows = [
+        row("baseline"),
+        row("mid", peak_bytes=109 << 20, heads_bytes=1 << 20, flops=3e9),
+        row("multi_instance", peak_bytes=12 << 30),
+    ]
+    text = report.markdown(rows, "the command")
+    assert planning.NOTE == "planned by XLA for the GPU, not run on one"
+    assert planning.NOTE in text and "`the command`" in text
+    assert "| mid | 38 | 9 | 3.0 | 1.500 | 109.0 | 1.090 | 2.0 |" in text
+    assert "all but multi_instance fit" in text
+
+
+def test_the_paper_case_stands_beside_the_papers_figures():
+    cases = planning.resnet101_cases()
+    sizes = {"baseline": 8_000_000_000, "tree": 12_000_000_000, "out": 8_008_000_000}
+    rows = [
+        {**case.to_json(), "gpu": "h100", **FIGURES, "peak_bytes": sizes[case.method]}
+        for case in cases
+    ]
+    text = report.markdown(rows, "")
+    assert "| tree | 12.00 | 1.500 | 13.16 | 1.501 |" in text
+    assert "| out | 8.01 | 1.001 | 8.78 | 1.001 |" in text
+
+
+def test_the_chart_is_drawn(tmp_path):
+    report.draw([row("baseline"), row("mid", peak_bytes=109 << 20)], tmp_path / "plan.svg")
+    assert "<svg" in (tmp_path / "plan.svg").read_text()
+
+
+def test_a_missing_compiler_names_the_extra(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'collab-jax\[plan\]'"):
+        planning.check_compiler()
+    assert program.main(["plan", "--output", str(tmp_path / "plan")]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: plan: ") and message.count("\n") == 1
+
+
+def test_a_plan_goes_on_where_it_stopped(monkeypatch, tmp_path):
+    planned = []
+
+    def fake(case, gpu):
+        planned.append((case.method, gpu))
+        return {**case.to_json(), "gpu": gpu, **FIGURES}
+
+    monkeypatch.setattr(planning, "plan", fake)
+    path = tmp_path / "plan.json"
+    planning.plan_all([Case()], ["h100"], path)
+    rows = planning.plan_all([Case(), Case(method="mid")], ["h100", "a100"], path)
+    assert planned == [("baseline", "h100"), ("mid", "h100"), ("baseline", "a100"), ("mid", "a100")]
+    assert json.loads(path.read_text()) == {"note": planning.NOTE, "rows": rows}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "--output", "x", "--methods", "midd"], "unknown 'midd'"),
+        (["plan", "--output", "x", "--gpus", "v100"], "invalid choice: 'v100'"),
+        (["step"], "--output"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        program.main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_torch_has_the_vgg_alone(capsys, tmp_path):
+    arguments = ["step", "--model", "resnet18", "--against", "torch", "--output", str(tmp_path)]
+    assert program.main(arguments) == 2
+    assert "expected --model vgg16, got resnet18" in capsys.readouterr().err
+
+
+def test_steps_are_timed_in_turn_after_the_warm_up():
+    calls = []
+    steps = {name: lambda name=name: calls.append(name) for name in "ab"}
+    seconds = step.time_in_turn(steps, repeats=3, warm_up=1)
+    assert calls == ["a", "b"] + ["a", "b"] * 3
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+
+
+@pytest.mark.slow
+def test_a_step_is_measured():
+    overrides = {"model.width": 0.02, "model.classifier_width": 8}
+    case = Case(batch_size=4, image_size=8, overrides=overrides)
+    rows = step.measure([case], repeats=3)
+    assert [r["name"] for r in rows] == ["baseline"]
+    assert 0 < rows[0]["fastest"] <= rows[0]["median"] <= rows[0]["slowest"]
+    assert rows[0]["peak_bytes"] > 50 << 20 and rows[0]["flops"] > 0
+    text = step.markdown(rows, "VGG", "the command")
+    assert "| baseline | " in text and "| 1.00 | 1.00 | " in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "convolutions"), [("baseline", 38), ("out+mid+pull_push+kernel", 38 + 3 * 26)]
+)
+def test_a_gpu_runs_no_more_convolutions_than_the_terms_need(method, convolutions):
+    overrides = {"model.width": 0.125, "model.classifier_width": 64}
+    figures = planning.plan(Case(method=method, batch_size=16, overrides=overrides), "h100")
+    assert figures["convolutions"] == convolutions
+    assert figures["state_bytes"] < figures["peak_bytes"] < GPUS["rtx2080ti"].memory_gib << 30
+    assert figures["flops"] > 0
