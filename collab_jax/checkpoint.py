@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 import warnings
@@ -286,8 +287,10 @@ def read_checkpoint(
 
 def _reason(error: BaseException) -> str:
     """The first line of an error's text; Orbax's go on for pages."""
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # TensorStore puts the path of every layer first and what the system said last.
+    said = re.search(r"([^:]+) \[os_error_code='\d+'", text)
+    return said[1].strip() if said else text[:300]
 
 
 def is_sound(path: Path) -> bool:

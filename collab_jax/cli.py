@@ -253,6 +253,9 @@ def execute(command: Command) -> dict[str, Any]:
     # Only here: JAX takes seconds to import, and a wrong flag should be told at once.
     from collab_jax import evaluate, train
 
+    # Orbax logs pages of tracebacks for an error that it also raises and that is told in one line.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if command.mode == "eval":
         return evaluate.run(command.workdir, checkpoint=command.checkpoint, config=command.config)
     return train.run(command.config, command.workdir, resume=command.resume)

@@ -1,10 +1,13 @@
 """metrics.jsonl after a crash, TensorBoard events, and epoch means."""
 
 import json
+import resource
+import signal
 
 import pytest
 from tensorboardX.proto import event_pb2
 
+from collab_jax.errors import RunError
 from collab_jax.metrics import MetricsLog, read_metrics, summarise
 
 
@@ -53,3 +56,36 @@ def test_sums_become_means_and_percent():
     assert summarise({**sums, "fault": -1}) == pytest.approx(
         {"loss": 0.5, "mid": 2.0, "top1_error": 25.0, "top5_error": 12.5, "skipped_steps": 1}
     )
+
+
+def test_a_damaged_line_that_is_not_the_last_is_told(tmp_path):
+    log = MetricsLog(tmp_path, 0, tensorboard=False)
+    for step in (1, 2, 3):
+        log.write(line(step))
+    log.close()
+    path = tmp_path / "metrics.jsonl"
+    sound = path.read_bytes()
+    path.write_bytes(sound.replace(b'"step": 2', b'"st\xffp": 2'))
+    with pytest.raises(RunError, match=r"metrics\.jsonl: line 2 of 3 is damaged"):
+        read_metrics(tmp_path)
+    path.write_bytes(sound[: len(sound) // 3 + 2])
+    with pytest.warns(UserWarning, match="1 lines are left of the 3 written up to step 3"):
+        MetricsLog(tmp_path, 3, tensorboard=False, expected_lines=3).close()
+
+
+@pytest.mark.parametrize("tensorboard", [False, True])
+def test_a_full_disk_is_an_error_and_closing_is_not_another(tmp_path, tensorboard):
+    log = MetricsLog(tmp_path, 0, tensorboard=tensorboard)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150, limits[1]))
+        with pytest.raises(OSError, match="too large"):
+            for step in range(10):
+                log.write(line(step))
+        log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    kept = [entry["step"] for entry in read_metrics(tmp_path)]
+    assert kept == list(range(len(kept)))
