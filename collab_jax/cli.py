@@ -267,10 +267,18 @@ def _one_line(error: Exception) -> str:
 
 
 @contextmanager
-def _plain_warnings() -> Iterator[None]:
+def _plain_messages() -> Iterator[None]:
     """Warnings in one line, without the place in the code that gave them."""
-    before = warnings.formatwarning
+
+    def report(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        # TensorStore's threads print this once for each array after a write that failed, some of
+        # them late: the hook stays.
+        if str(error) != "Event loop is closed":
+            hook(kind, error, trace)
+
+    before, hook = warnings.formatwarning, sys.excepthook
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    sys.excepthook = report
     try:
         yield
     finally:
@@ -323,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = parse(arguments)
         for warning in command.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        with stop_at_once(), _plain_warnings():
+        with stop_at_once(), _plain_messages():
             result = execute(command)
         if command.mode == "eval":
             print(_summary(command, result))
