@@ -152,7 +152,7 @@ def test_hierarchical_dropout_is_k_masks_in_each_of_two_layers():
     assert logits.shape == (k * k, batch, 4)
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
 
-    # The masks are found by driving the layers with simple weights, not by repeating the key's path.
+    # Masks are found by driving the layers with simple weights, not by repeating the key's path.
     def passed(fc2_kernel, fc2_bias):
         probe = {
             "fc1": {"kernel": jnp.zeros((7, width)), "bias": jnp.ones(width)},
