@@ -13,6 +13,13 @@ ALL_TERMS = "out+mid+pull_push+kernel"
 _TIMING = {"images_per_second", "wait_fraction"}
 
 
+def own_lines(stderr):
+    """What a program of ours printed, without what an idle GPU plugin prints as JAX loads it."""
+    foreign = ("cudart_stub.cc", "WARNING: All log messages before absl::InitializeLog()")
+    lines = stderr.splitlines(keepends=True)
+    return "".join(line for line in lines if not any(text in line for text in foreign))
+
+
 def tiny_config(method=ALL_TERMS, **overrides):
     """Two epochs of five steps, with all that a run can have turned on."""
     return config_lib.recipe(

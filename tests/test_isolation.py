@@ -112,7 +112,7 @@ def test_under_jit_checkpoint_vmap_and_scan(problem):
         return total
 
     expected = jax.grad(looped, argnums=(0, 1))(stacked, x)
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # noqa: E731
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # noqa: E731
     jax.tree.map(close, jax.jit(lambda: scanned(isolate(dense_layer)))(), expected)
     jax.tree.map(close, scanned(jax.checkpoint(isolate(dense_layer))), expected)
 

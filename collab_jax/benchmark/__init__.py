@@ -1,1 +1,9 @@
-"""What each method costs: planned for GPUs that need not be there, and measured on this machine."""
+"""What each method costs: planned for GPUs that need not be there, and measured on this machine.
+
+python -m collab_jax.benchmark plan --output FILE
+python -m collab_jax.benchmark step --output FILE
+"""
+
+from collab_jax.benchmark.targets import GPU, GPUS
+
+__all__ = ["GPU", "GPUS"]

@@ -74,3 +74,4 @@ GPUS = {
     "a100": GPU("NVIDIA A100", (8, 0), 108, 64, 2048, (164, 163), 40960, 2040, 1.41, 80),
     "rtx2080ti": GPU("NVIDIA RTX 2080 Ti", (7, 5), 68, 64, 1024, (64, 64), 5632, 616, 1.545, 11),
 }
+"""The cards that can be planned for, by the name that the command line takes."""
