@@ -14,6 +14,7 @@ from collab_jax import config as config_lib
 from collab_jax.errors import UserError
 
 __all__ = [
+    "call",
     "find",
     "list_recipes",
     "load",
@@ -90,7 +91,7 @@ def load(file: str, method: str | None = None) -> ConfigDict:
     """
     path = find(file)
     wanted = None if method is None else config_lib.parse_method(method)
-    config = _run(path, () if wanted is None else (wanted,))
+    config = call(path, "get_config(method)", *(() if wanted is None else (wanted,)))
     if not isinstance(config, ConfigDict):
         kind = type(config).__name__
         raise UserError(f"{path}: get_config returned {kind}, expected a ConfigDict")
@@ -107,14 +108,27 @@ def load(file: str, method: str | None = None) -> ConfigDict:
     return config
 
 
-def _run(path: Path, arguments: tuple[str, ...]) -> Any:
+def call(path: Path, signature: str, *arguments: Any) -> Any:
+    """Runs a Python file and calls one function of it.
+
+    Args:
+        path: the file.
+        signature: the function's name and parameters, such as `get_config(method)`.
+        *arguments: what to call it with.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        UserError: no such function, or an error in the file (with its line).
+    """
     namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
     try:
         exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), namespace)
-        get_config = namespace.get("get_config")
-        if not callable(get_config):
-            raise UserError("expected a function get_config(method), found none")
-        return get_config(*arguments)
+        function = namespace.get(signature.partition("(")[0])
+        if not callable(function):
+            raise UserError(f"expected a function {signature}, found none")
+        return function(*arguments)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except SyntaxError as error:
