@@ -270,19 +270,29 @@ def _one_line(error: Exception) -> str:
 def _plain_messages() -> Iterator[None]:
     """Warnings in one line, without the place in the code that gave them."""
 
+    # After a write that failed, TensorStore's threads tell Orbax's loop of every other array, and
+    # print a traceback each as the loop is closed: by either hook, some of them late.
     def report(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        # TensorStore's threads print this once for each array after a write that failed, some of
-        # them late: the hook stays.
-        if str(error) != "Event loop is closed":
+        if not _from_closed_loop(error):
             hook(kind, error, trace)
 
-    before, hook = warnings.formatwarning, sys.excepthook
+    def report_unraisable(unraisable: Any) -> None:
+        if not _from_closed_loop(unraisable.exc_value):
+            unraisable_hook(unraisable)
+
+    before, hook, unraisable_hook = warnings.formatwarning, sys.excepthook, sys.unraisablehook
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    sys.excepthook = report
+    sys.excepthook, sys.unraisablehook = report, report_unraisable
     try:
         yield
-    finally:
+    except BaseException:
         warnings.formatwarning = before
+        raise
+    warnings.formatwarning, sys.excepthook, sys.unraisablehook = before, hook, unraisable_hook
+
+
+def _from_closed_loop(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 
 def _summary(command: Command, result: dict[str, Any]) -> str:

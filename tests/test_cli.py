@@ -327,3 +327,22 @@ def test_an_installed_package_carries_the_recipes(tmp_path):
     done, _ = run_program("-m", "collab_jax", *arguments, cwd=tmp_path, PYTHONPATH=str(site))
     assert done.returncode == 2
     assert done.stderr.startswith("error: config.model.dropout = 0")
+
+
+def test_what_threads_print_after_a_write_that_failed_is_left_out(monkeypatch, capsys):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_value))
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append(error))
+    late = RuntimeError("Event loop is closed")
+    other = RuntimeError("another")
+
+    def fail(command):
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr(cli, "execute", fail)
+    assert cli.main(["--config=digits_vgg16"]) == 1
+    for error in (late, other):
+        sys.excepthook(RuntimeError, error, None)
+        sys.unraisablehook(types.SimpleNamespace(exc_value=error))
+    assert told == [other, other]
+    assert capsys.readouterr().err == "error: the disk is full\n"
