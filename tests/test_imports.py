@@ -27,7 +27,8 @@ LAYERS = (
     ("restore",),
     ("warm_start", "evaluate"),
     ("train",),
-    ("benchmark", "study", "report"),
+    ("benchmark",),
+    ("study", "report"),
     ("cli",),
     ("__main__",),
 )

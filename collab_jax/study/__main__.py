@@ -1,0 +1,187 @@
+"""`python -m collab_jax.study --study FILE --out DIR`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from collab_jax import config as config_lib
+from collab_jax.errors import RunError, UserError
+from collab_jax.interrupt import EXIT_CODE
+from collab_jax.study.display import Board, plan_table
+from collab_jax.study.engine import Engine, parse_slurm
+from collab_jax.study.estimate import cost_key, estimate, spell
+from collab_jax.study.folder import check_folder, check_room, describe, hold_folder, write_study
+from collab_jax.study.runs import Run, cell_run, program_run, study_runs
+from collab_jax.study.scheduler import Scheduler, StudyStopped
+from collab_jax.study.spec import Study, list_studies, load_study
+from collab_jax.study.state import told_state
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m collab_jax.study",
+        allow_abbrev=False,
+        description="Runs what is missing of a study. The same command goes on after a stop.",
+        epilog=f"shipped studies: {', '.join(list_studies())}",
+    )
+    parser.add_argument("--study", required=True, metavar="FILE", help="file or shipped name")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="its folder")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs, start none")
+    parser.add_argument(
+        "--flops", action="store_true", help="with --dry-run: count FLOPs (seconds for each cell)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=None, metavar="N", help="runs at a time (1; with --slurm: all)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="CPU threads of each run (0: all cores)"
+    )
+    parser.add_argument(
+        "--gpus", default="", metavar="A,B", help="devices of this machine, one for each run"
+    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="runs whose name holds TEXT")
+    parser.add_argument(
+        "--slurm",
+        nargs="*",
+        default=None,
+        metavar="KEY=VALUE",
+        help="run on SLURM, with submitit's parameters such as slurm_partition=gpu timeout_min=240",
+    )
+    parser.add_argument(
+        "--config.KEY",
+        dest="flags",
+        default=[],
+        metavar="VALUE",
+        help="a key that changes no result, such as --config.data.dir=/data, for every run",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; 0 if every run is done, 1 if one failed, 2 for mistakes, 75 if stopped."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    flags = [word for word in words if word.startswith("--config.")]
+    options = _parser().parse_args([word for word in words if word not in flags])
+    try:
+        return _run(options, flags)
+    except (UserError, RunError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    except StudyStopped as stop:
+        print(stop, file=sys.stderr)
+        return EXIT_CODE
+
+
+def _run(options: argparse.Namespace, flags: list[str]) -> int:
+    if options.jobs is not None and options.jobs < 1:
+        raise UserError(f"--jobs {options.jobs}: expected at least 1")
+    if options.threads < 0:
+        raise UserError(f"--threads {options.threads}: expected 0 or more")
+    _check_flags(flags)
+    slurm = None if options.slurm is None else parse_slurm(options.slurm)
+    name, study = load_study(options.study)
+    out = Path(os.path.abspath(options.out.expanduser()))
+    runs = [run for run in study_runs(study, out) if options.only in run.name]
+    if not runs:
+        raise UserError(f"--only {options.only}: no run's name holds it")
+    check_folder(out, name, runs)
+    if options.dry_run:
+        _dry_run(study, runs, out, count=options.flops)
+        return 0
+    with hold_folder(out):
+        check_folder(out, name, runs)
+        check_room(out)
+        write_study(out, describe(name, study, out, study.seeds))
+        engine = Engine(out / "jobs" / "submitit", slurm)
+        scheduler = Scheduler(
+            out,
+            runs,
+            engine,
+            Board(study.title),
+            jobs=options.jobs or (1 if slurm is None else len(runs)),
+            threads=options.threads,
+            gpus=options.gpus.split(",") if options.gpus else (),
+            flags=flags,
+        )
+        states = scheduler.go()
+    failed = sorted(name for name, state in states.items() if state.status == "failed")
+    done = sum(state.status == "done" for state in states.values())
+    print(f"{done} of {len(states)} runs done, {len(failed)} failed; {out}")
+    for name in failed:
+        print(f"failed {name}: {states[name].reason}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _check_flags(flags: Sequence[str]) -> None:
+    for flag in flags:
+        key, equals, _ = flag.removeprefix("--config.").partition("=")
+        config_lib.check_key(key)
+        if not equals:
+            raise UserError(f"{flag}: expected --config.{key}=VALUE")
+        if key not in config_lib.RESUME_FREE_KEYS:
+            raise UserError(
+                f"{flag}: {key} changes results, expected it in the study file; here only "
+                f"{', '.join(sorted(config_lib.RESUME_FREE_KEYS))}"
+            )
+
+
+def _dry_run(study: Study, runs: Sequence[Run], out: Path, *, count: bool) -> None:
+    by_name = {run.name: run for run in runs}
+    states = {name: told_state(out, run) for name, run in by_name.items()}
+    flops: dict[tuple[object, ...], float] = {}
+    if count:
+        flops = _count_flops(runs)
+    estimates = estimate(by_name, states, flops)
+    cells = [
+        (cell.row, cell.column, found)
+        for table in study.tables
+        for cell in table.cells
+        if (found := [by_name[r.name] for r in _seeds(cell, study, out) if r.name in by_name])
+    ]
+    cells += [
+        ("program", program.name, [by_name[program_run(program, out).name]])
+        for program in study.programs
+        if program.name in by_name
+    ]
+    of_run = {
+        name: flops[cost_key(run.config)]
+        for name, run in by_name.items()
+        if run.config is not None and cost_key(run.config) in flops
+    }
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+    console.print(study.title)
+    console.print(plan_table(cells, states, estimates, of_run))
+    left = [item.seconds for name, item in estimates.items() if states[name].status != "done"]
+    known = [seconds for seconds in left if seconds is not None]
+    text = f"{len(cells)} cells, {len(runs)} runs, {len(left)} to do"
+    if left:
+        text += f": {spell(sum(known))} one after the other" if known else ": time unknown"
+        missing = len(left) - len(known)
+        text += f", and {missing} of unknown time" if known and missing else ""
+    print(text)
+
+
+def _seeds(cell, study: Study, out: Path) -> list[Run]:
+    return [cell_run(cell, seed, out) for seed in study.seeds]
+
+
+def _count_flops(runs: Sequence[Run]) -> dict[tuple[object, ...], float]:
+    from collab_jax.study.flops import run_flops
+
+    counted: dict[tuple[object, ...], float] = {}
+    for run in runs:
+        if run.config is not None and cost_key(run.config) not in counted:
+            value = run_flops(run.config)
+            if value is not None:
+                counted[cost_key(run.config)] = value
+    return counted
+
+
+if __name__ == "__main__":
+    sys.exit(main())

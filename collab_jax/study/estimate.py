@@ -1,0 +1,100 @@
+"""How long runs take: from runs that are done, or by their FLOPs, or said to be unknown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ml_collections import ConfigDict
+
+from collab_jax import config as config_lib
+from collab_jax.study.runs import Run
+from collab_jax.study.state import State
+
+__all__ = ["Estimate", "cost_key", "estimate", "spell"]
+
+# What does not change how long a run takes.
+_FREE = config_lib.RESUME_FREE_KEYS | {"seed", "data.label_noise", "init_from", "learning_rate"}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The time that a run still takes.
+
+    Attributes:
+      seconds: None where it is unknown.
+      basis: what it rests on.
+    """
+
+    seconds: float | None
+    basis: str
+
+
+def cost_key(config: ConfigDict) -> tuple[object, ...]:
+    """Equal for configs whose runs take equally long."""
+    return tuple(
+        config[name] for name in config_lib.SCHEMA if name not in _FREE and "weight" not in name
+    )
+
+
+def estimate(
+    runs: Mapping[str, Run],
+    states: Mapping[str, State],
+    flops: Mapping[tuple[object, ...], float] | None = None,
+) -> dict[str, Estimate]:
+    """Estimates every run's time that is left.
+
+    Args:
+      runs: by name.
+      states: of each.
+      flops: of a whole run, by `cost_key`; with them a run without a like one that is done is
+        taken to go on at the finished runs' median rate.
+
+    Returns:
+      An estimate for each name.
+    """
+    measured: dict[tuple[object, ...], list[float]] = {}
+    for name, run in runs.items():
+        seconds = states[name].seconds
+        if seconds is not None and run.config is not None:
+            measured.setdefault(cost_key(run.config), []).append(seconds)
+    flops = flops or {}
+    rates = [
+        flops[key] / statistics.mean(seconds) for key, seconds in measured.items() if key in flops
+    ]
+    rate = statistics.median(rates) if rates else None
+    return {name: _one(run, states[name], measured, flops, rate) for name, run in runs.items()}
+
+
+def _one(
+    run: Run,
+    state: State,
+    measured: Mapping[tuple[object, ...], list[float]],
+    flops: Mapping[tuple[object, ...], float],
+    rate: float | None,
+) -> Estimate:
+    if state.status == "done":
+        return Estimate(0.0, "done")
+    if run.config is None:
+        return Estimate(None, "unknown")
+    key = cost_key(run.config)
+    left = 1.0 - state.fraction
+    if key in measured:
+        seconds = statistics.mean(measured[key])
+        return Estimate(seconds * left, f"{len(measured[key])} like it done")
+    if key in flops and rate is not None:
+        return Estimate(flops[key] / rate * left, "FLOPs at the measured rate")
+    return Estimate(None, "unknown")
+
+
+def spell(seconds: float | None) -> str:
+    """Seconds as `1 h 05 min`, `3 min 20 s` or `unknown`."""
+    if seconds is None:
+        return "unknown"
+    if seconds >= 3600:
+        minutes = round(seconds / 60)
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    if seconds >= 60:
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
+    return f"{seconds:.0f} s"
