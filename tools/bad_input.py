@@ -3,22 +3,29 @@
 import random
 import shutil
 import string
+import sys
+import time
 import warnings
+from contextlib import redirect_stderr
+from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import jax
 import numpy as np
 from disturbed import damage, random_file
+from ml_collections import ConfigDict
 from reliability_row import Row
 
-from collab_jax import cli, data
+from collab_jax import cli, data, train
 from collab_jax import config as config_lib
 from collab_jax.checkpoint import Checkpointer, checkpoint_dir, complete_steps, read_checkpoint
 from collab_jax.data import npz_source
 from collab_jax.errors import RunError, UserError
 from collab_jax.experiment import DataInfo, create_experiment, load_data
 from collab_jax.run_dir import read_config
-from collab_jax.train_state import create_train_state
+from collab_jax.step import train_step
+from collab_jax.train_state import Batch, create_train_state
 
 _LINE = 1000
 
@@ -105,49 +112,113 @@ def checkpoints(folder: Path, reference: Path, count: int, seed: int) -> Row:
     )
 
 
-def _text(key: str, rng: random.Random) -> str:
+# Of a run that takes seconds, where the fuzzed keys leave it alone.
+_TINY = {
+    "batch_size": "32",
+    "model.width": "0.0625",
+    "model.classifier_width": "16",
+    "mid.head_width": "4",
+    "pull_push.projection_width": "4",
+}
+_LARGEST_TO_RUN = 500_000
+_METHODS = ["baseline", "out", "mid", "pull_push", "kernel", "out+mid", "tree", "multi_instance"]
+
+
+def _near_valid(key: str, rng: random.Random) -> str:
     row = config_lib.SCHEMA[key]
-    if isinstance(row.allowed, tuple) and rng.random() < 0.3:
+    if isinstance(row.allowed, tuple):
         return rng.choice(row.allowed)
+    if key == "method":
+        return rng.choice(_METHODS)
+    return {
+        bool: lambda: rng.choice(["true", "false"]),
+        int: lambda: str(rng.randrange(9)),
+        float: lambda: repr(rng.uniform(0, 1.5)),
+        str: lambda: rng.choice(["digits", str(row.default)]),
+        tuple: lambda: rng.choice(["()", "1", "1,2", "0,1"]),
+    }[row.kind]()
+
+
+def _anything(key: str, rng: random.Random) -> str:
     return rng.choice(
         [
             str(rng.randrange(-3, 300)),
             repr(rng.uniform(-1, 3)),
             rng.choice(["nan", "inf", "1e999", "-0", "true", "False", "", "()", "1,2,3", "3,2"]),
-            config_lib.as_text(row.default),
+            config_lib.as_text(config_lib.SCHEMA[key].default),
             rng.choice(["baseline", "out+mid", "tree", "digits", "/nowhere.npz", "..", "\x00"]),
             "".join(rng.choices(string.printable, k=rng.randrange(12))),
         ]
     )
 
 
-def configs(folder: Path, count: int, seed: int) -> Row:
-    """Command lines of a recipe and one to three overrides."""
+def _command_line(rng: random.Random) -> list[str]:
+    """A recipe, what makes it small, and one to three overrides."""
+    overrides = dict(_TINY)
+    for key in rng.sample(list(config_lib.SCHEMA), rng.randrange(1, 4)):
+        name = key if rng.random() < 0.95 else key[:-1] + rng.choice(string.ascii_letters)
+        overrides[name] = (_near_valid if rng.random() < 0.4 else _anything)(key, rng)
+    recipe = f"--config=digits_vgg16:{rng.choice(_METHODS)}"
+    return [recipe, *(f"--config.{name}={value}" for name, value in overrides.items())]
+
+
+def _traced_size(config: ConfigDict) -> int:
+    """Traces the train step without running it; the number of parameters."""
+    dataset = load_data(config)
+    height, width, channels = dataset.train.image_shape
+    config_lib.check_against_data(
+        config, len(dataset.train), dataset.num_classes, (height, width, channels)
+    )
+    info = DataInfo.of(dataset)
+    parts = create_experiment(config, info, len(dataset.train) // config.batch_size)
+    init = partial(create_train_state, parts.model, parts.objective, parts.optimizer)
+    state = jax.eval_shape(lambda: init(info.image_shape, config.seed))
+    images = jax.ShapeDtypeStruct((config.batch_size, *info.image_shape), np.uint8)
+    labels = jax.ShapeDtypeStruct((config.batch_size,), np.int32)
+    batch = Batch(images=images, labels=labels, indices=labels)  # type: ignore[arg-type]
+    jax.eval_shape(partial(train_step, parts.settings), state, batch)
+    return sum(leaf.size for leaf in jax.tree.leaves((state.params, state.heads)))
+
+
+def configs(folder: Path, run_every: int, count: int, seed: int) -> Row:
+    """Command lines: refused, or traced; of those that are small each `run_every`-th is run."""
     rng = random.Random(seed)
-    valid = refused = wrong = 0
+    refused = traced = ran = stopped = wrong = 0
+    slowest = 0.0
     run_dir = folder / "fuzzed"
     for _ in range(count):
-        line = [f"--config=digits_vgg16:{rng.choice(['baseline', 'out', 'mid', 'tree'])}"]
-        for key in rng.sample(list(config_lib.SCHEMA), rng.randrange(1, 4)):
-            name = key if rng.random() < 0.9 else key[:-1] + rng.choice(string.ascii_letters)
-            line.append(f"--config.{name}={_text(key, rng)}")
+        line = _command_line(rng)
+        began = time.monotonic()
         try:
-            command = cli.parse([*line, f"--workdir={run_dir}"])
-            config_lib.validate(command.config)
-            valid += 1
+            with warnings.catch_warnings(), redirect_stderr(StringIO()):
+                warnings.simplefilter("ignore")
+                config = cli.parse([*line, f"--workdir={run_dir}"]).config
+                small = _traced_size(config) <= _LARGEST_TO_RUN
+                traced += 1
+                if small and traced % run_every == 0:
+                    config.steps = 2
+                    train.run(config, run_dir)
+                    ran += (run_dir / "result.json").exists()
         except UserError as error:
-            good = _is_one_line(error)
+            good = _is_one_line(error) and not run_dir.exists()
             refused += good
             wrong += not good
+        except RunError as error:
+            good = _is_one_line(error) and "not finite" in str(error)
+            stopped += good
+            wrong += not good
         except Exception as error:
-            print(f"{line}: {error!r}")
+            print(f"{line}: {error!r}", file=sys.__stderr__)
             wrong += 1
-        wrong += run_dir.exists()
+        shutil.rmtree(run_dir, ignore_errors=True)
+        slowest = max(slowest, time.monotonic() - began)
     return Row(
         "fuzzed command line, one to three overrides",
         count,
-        f"{valid} valid, {refused} refused in one line, {wrong} wrong; no run directory made",
-        wrong == 0,
+        f"{refused} refused in one line that leaves no run directory, {traced} traced, of which "
+        f"{ran} trained two steps and {stopped} stopped as not finite in one line; {wrong} wrong; "
+        f"the slowest took {slowest:.0f} s",
+        wrong == 0 and refused + traced == count and slowest < 120,
     )
 
 

@@ -18,6 +18,31 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TIMEOUT = 300.0
 _POLL = 0.004
 
+# `launch.py`, which also keeps in a file the number of the step that it has begun.
+_COUNTED = """
+import os, sys
+from collab_jax import cli
+
+file = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT)
+execute = cli.execute
+
+def counted(command):
+    from collab_jax.feed import Feed
+
+    run, begun = Feed.run, []
+
+    def run_counted(self, state, inputs):
+        begun.append(begun[-1] + 1 if begun else int(state.step) + 1)
+        os.pwrite(file, b"%9d" % begun[-1], 0)
+        return run(self, state, inputs)
+
+    Feed.run = run_counted
+    return execute(command)
+
+cli.execute = counted
+sys.exit(cli.main())
+"""
+
 
 class Disturbed:
     """Starts one small training again and again, in several run directories.
@@ -47,7 +72,19 @@ class Disturbed:
         }
         self.startup = 5.0
 
-    def start(self, run_dir: Path, *changes: str) -> subprocess.Popen[str]:
+    def start(
+        self, run_dir: Path, *changes: str, counter: Path | None = None
+    ) -> subprocess.Popen[str]:
+        """Starts a run, or goes on with it.
+
+        Args:
+          run_dir: the run directory.
+          changes: `key=value`, beside the training's own.
+          counter: a file for the number of the step begun, see `begun`.
+
+        Returns:
+          The process; its standard error is piped.
+        """
         overrides = {
             "epochs": self.epochs,
             "decay_epochs": self.epochs // 2,
@@ -60,8 +97,8 @@ class Disturbed:
             "checkpoint.every_steps": 3,
             **dict(change.split("=", 1) for change in changes),
         }
-        command = [sys.executable, "launch.py", "--config=digits_vgg16:out"]
-        command += [f"--workdir={run_dir}"]
+        program = ["launch.py"] if counter is None else ["-c", _COUNTED, str(counter)]
+        command = [sys.executable, *program, "--config=digits_vgg16:out", f"--workdir={run_dir}"]
         command += [f"--config.{key}={value}" for key, value in overrides.items()]
         return subprocess.Popen(
             command,
@@ -139,6 +176,11 @@ def ended(process: subprocess.Popen[str], timeout: float = TIMEOUT) -> tuple[int
     return process.returncode, text
 
 
+def begun(counter: Path) -> int:
+    """The step that a counted process has begun; 0 before the first."""
+    return int(counter.read_bytes() or 0) if counter.exists() else 0
+
+
 def half_written(run_dir: Path) -> list[str]:
     """Folders of checkpoints that are not complete."""
     directory = checkpoint_dir(run_dir)
@@ -152,9 +194,10 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def one_line(text: str, start: str = "error: ") -> bool:
-    """Whether the text tells its error in exactly one line and holds no traceback."""
-    told = [line for line in text.splitlines() if line.startswith(start)]
-    return len(told) == 1 and "Traceback" not in text
+    """Whether one line tells it, and all others are a run's summary and epochs."""
+    usual = (" ", "collab_jax ", "epoch ", "finished")
+    unusual = [line for line in text.splitlines() if not line.startswith(usual)]
+    return len(unusual) == 1 and unusual[0].startswith(start)
 
 
 def damage(path: Path, rng: random.Random) -> str:
