@@ -2,24 +2,17 @@
 
 import json
 import os
-import time
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2, summary_pb2
-
 from collab_jax.errors import RunError
+from collab_jax.events import EventFile
 
 __all__ = ["MetricsLog", "read_metrics", "summarise"]
 
 METRICS = "metrics.jsonl"
 _NOT_SCALARS = ("step", "epoch", "split")
-# Made from descriptors at import, which type checkers do not see.
-_event_proto: Any = event_pb2
-_summary_proto: Any = summary_pb2
 
 
 def read_metrics(run_dir: Path, up_to_step: int | None = None) -> list[dict[str, Any]]:
@@ -87,16 +80,7 @@ class MetricsLog:
             temporary.replace(path)
         # Unbuffered: what a full disk did not take must not be tried again at closing.
         self._file = path.open("ab", buffering=0)
-        self._events: EventsWriter | None = None
-        if tensorboard:
-            # Without the thread and queue of a SummaryWriter: after an error of the disk its thread
-            # is gone, and the run would wait for it for ever.
-            folder = run_dir / "tensorboard"
-            folder.mkdir(exist_ok=True)
-            self._events = EventsWriter(str(folder / "events"))
-            self._write_event(
-                step + 1, session_log=_event_proto.SessionLog(status=_event_proto.SessionLog.START)
-            )
+        self._events = EventFile(run_dir / "tensorboard", step) if tensorboard else None
 
     def write(self, line: dict[str, Any]) -> None:
         """Writes one line, which is on disk when this returns.
@@ -110,24 +94,19 @@ class MetricsLog:
         os.fsync(self._file.fileno())
         self.lines += 1
         if self._events is not None:
-            values = [
-                _summary_proto.Summary.Value(tag=f"{line['split']}/{name}", simple_value=value)
-                for name, value in line.items()
-                if name not in _NOT_SCALARS and value is not None
-            ]
-            self._write_event(line["step"], summary=_summary_proto.Summary(value=values))
-            self._events.flush()
-
-    def _write_event(self, step: int, **content: Any) -> None:
-        assert self._events is not None
-        self._events.write_event(_event_proto.Event(step=step, wall_time=time.time(), **content))
+            self._events.write(
+                line["step"],
+                {
+                    f"{line['split']}/{name}": value
+                    for name, value in line.items()
+                    if name not in _NOT_SCALARS and value is not None
+                },
+            )
 
     def close(self) -> None:
         self._file.close()
         if self._events is not None:
-            # Each line was flushed, or its error raised, when it was written.
-            with suppress(OSError):
-                self._events.close()
+            self._events.close()
 
 
 def summarise(sums: dict[str, Any]) -> dict[str, float]:

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "collab_jax"
 # may import one another.
 LAYERS = (
     ("_version", "errors", "interrupt", "losses", "isolation", "label_noise", "captured"),
-    ("linen", "nnx", "determinism"),
+    ("linen", "nnx", "determinism", "events"),
     ("models", "data"),
     ("config_schema",),
     ("config_checks",),

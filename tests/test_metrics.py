@@ -5,9 +5,10 @@ import resource
 import signal
 
 import pytest
-from tensorboardX.proto import event_pb2
+from tensorboardX.event_file_writer import EventsWriter
 
 from collab_jax.errors import RunError
+from collab_jax.events import read_events
 from collab_jax.metrics import MetricsLog, read_metrics, summarise
 
 
@@ -30,25 +31,62 @@ def test_lines_after_the_resumed_step_and_a_torn_one_are_dropped(tmp_path):
     assert [json.loads(entry) for entry in text] == [line(1), line(2), line(3)]
 
 
+def scalars(folder):
+    """Every (tag, step, value) in the order read, of all files."""
+    return [
+        (value.tag, event.step, value.simple_value)
+        for path in sorted(folder.iterdir())
+        for event in read_events(path)
+        for value in event.summary.value
+    ]
+
+
 def test_events_hold_every_value_by_split(tmp_path):
     log = MetricsLog(tmp_path, 0)
     log.write(line(6))
     log.close()
-    (path,) = (tmp_path / "tensorboard").iterdir()
-    found = {}
-    for event in read_events(path):
-        for value in event.summary.value:
-            found[value.tag] = (event.step, value.simple_value)
-    assert found == {"test/loss": (6, 3.0)}
+    assert scalars(tmp_path / "tensorboard") == [("test/loss", 6, 3.0)]
 
 
-def read_events(path):
-    """TFRecord framing: 8 bytes of length, 4 of checksum, the record, 4 of checksum."""
-    data = path.read_bytes()
-    while data:
-        length = int.from_bytes(data[:8], "little")
-        yield event_pb2.Event.FromString(data[12 : 12 + length])
-        data = data[16 + length :]
+def test_events_go_on_in_one_file_without_repeats(tmp_path):
+    folder = tmp_path / "tensorboard"
+    for first in (0, 2, 2, 3):  # as after three kills, of which one tore the last event
+        log = MetricsLog(tmp_path, first)
+        for step in range(first + 1, first + 4):
+            log.write(line(step))
+        log.close()
+        (path,) = folder.iterdir()
+        path.rename(folder / f"events.out.tfevents.{first}.another-process")
+        with next(folder.iterdir()).open("ab") as file:
+            file.write(path.name.encode()[: 7 * first])
+    assert scalars(folder) == [("test/loss", step, step / 2) for step in range(1, 7)]
+
+
+def test_what_a_kill_between_two_event_files_left_is_not_repeated(tmp_path):
+    folder = tmp_path / "tensorboard"
+    log = MetricsLog(tmp_path, 0)
+    for step in (1, 2, 3):
+        log.write(line(step))
+    log.close()
+    (path,) = folder.iterdir()
+    for name in ("first", "second"):
+        (folder / f"events.out.tfevents.{name}").write_bytes(path.read_bytes())
+    path.unlink()
+    MetricsLog(tmp_path, 2).close()
+    assert scalars(folder) == [("test/loss", 1, 0.5), ("test/loss", 2, 1.0)]
+
+
+@pytest.mark.parametrize("place", [3, 9, 30, -1])
+def test_a_damaged_event_ends_the_reading(tmp_path, place):
+    path = tmp_path / "events"
+    writer = EventsWriter(str(path))
+    writer.close()
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    assert [event.file_version for event in read_events(path)] == ["brain.Event:2"]
+    content[place] ^= 4
+    path.write_bytes(content)
+    assert not list(read_events(path))
 
 
 def test_sums_become_means_and_percent():
