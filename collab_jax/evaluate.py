@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from collab_jax import data, losses
+from collab_jax.diagnostics import diagnose
 from collab_jax.errors import UserError
 from collab_jax.experiment import DataInfo, load_data
 from collab_jax.restore import load_run
@@ -120,7 +121,8 @@ def run(
     """Evaluates a checkpoint of a run on its test split.
 
     Writes `evaluation-CHECKPOINT/` in the run directory: `result.json`, `predictions.npz` (logits,
-    predictions, labels) and `confusion_matrix.csv` (rows: true class, columns: predicted class).
+    predictions, labels), `confusion_matrix.csv` (rows: true class, columns: predicted class) and
+    `diagnostics.npz`, see `collab_jax.diagnostics.diagnose`.
 
     Args:
       workdir: the run directory.
@@ -172,5 +174,7 @@ def run(
         writer = csv.writer(file)
         writer.writerow(["true class", *names])
         writer.writerows([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
+    found = diagnose(restored.config, restored.info, dataset.test, restored.variables)
+    np.savez_compressed(folder / "diagnostics.npz", allow_pickle=False, **found)
     write_json(folder / "result.json", result)
     return result
