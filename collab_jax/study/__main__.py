@@ -159,7 +159,10 @@ def _dry_run(study: Study, runs: Sequence[Run], out: Path, *, count: bool) -> No
     console.print(plan_table(cells, states, estimates, of_run))
     left = [item.seconds for name, item in estimates.items() if states[name].status != "done"]
     known = [seconds for seconds in left if seconds is not None]
-    text = f"{len(cells)} cells, {len(runs)} runs, {len(left)} to do"
+    pictures = sum(bool(run.after) for run in runs)
+    text = f"{len(cells)} cells, {len(runs) - pictures} runs"
+    text += f" and {pictures} evaluations" if pictures else ""
+    text += f", {len(left)} to do"
     if left:
         text += f": {spell(sum(known))} one after the other" if known else ": time unknown"
         missing = len(left) - len(known)

@@ -31,8 +31,10 @@ class Estimate:
     basis: str
 
 
-def cost_key(config: ConfigDict) -> tuple[object, ...]:
-    """Equal for configs whose runs take equally long."""
+def cost_key(config: ConfigDict | None) -> tuple[object, ...]:
+    """Equal for runs that take equally long; those without config count as alike."""
+    if config is None:
+        return ()
     return tuple(
         config[name] for name in config_lib.SCHEMA if name not in _FREE and "weight" not in name
     )
@@ -57,7 +59,7 @@ def estimate(
     measured: dict[tuple[object, ...], list[float]] = {}
     for name, run in runs.items():
         seconds = states[name].seconds
-        if seconds is not None and run.config is not None:
+        if seconds is not None:
             measured.setdefault(cost_key(run.config), []).append(seconds)
     flops = flops or {}
     rates = [
@@ -76,8 +78,6 @@ def _one(
 ) -> Estimate:
     if state.status == "done":
         return Estimate(0.0, "done")
-    if run.config is None:
-        return Estimate(None, "unknown")
     key = cost_key(run.config)
     left = 1.0 - state.fraction
     if key in measured:

@@ -16,7 +16,7 @@ from collab_jax import recipes
 from collab_jax.errors import UserError
 from collab_jax.study.spec import Cell, Program, Study
 
-__all__ = ["Run", "cell_run", "interpreter_command", "program_run", "study_runs"]
+__all__ = ["Run", "cell_run", "evaluation_run", "interpreter_command", "program_run", "study_runs"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Run:
       arguments: what this study runs, after the interpreter's path.
       config: the run's config; None for a program that does not train.
       product: the file under the study's folder that is there once it is done.
+      after: the name of the run that has to be done before it begins, "" for none.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Run:
     arguments: tuple[str, ...]
     config: ConfigDict | None
     product: str
+    after: str = ""
 
     @property
     def id(self) -> str:
@@ -94,8 +96,21 @@ def program_run(program: Program, out: Path) -> Run:
     )
 
 
+def evaluation_run(run: Run, out: Path) -> Run:
+    """The evaluation of a run's last checkpoint, which makes the report's pictures."""
+    flags = ["--mode=eval", f"--workdir={out / run.name}", "--checkpoint=last"]
+    return Run(
+        name=f"{run.name}/evaluation-last",
+        command=f"python launch.py {shlex.join(flags)}",
+        arguments=("-m", "collab_jax", *flags),
+        config=None,
+        product=f"{run.name}/evaluation-last/result.json",
+        after=run.name,
+    )
+
+
 def study_runs(study: Study, out: Path) -> list[Run]:
-    """Every run of a study once, those of the first seed first.
+    """Every run of a study once, those of the first seed and their evaluations first.
 
     Args:
       study: a study.
@@ -111,6 +126,9 @@ def study_runs(study: Study, out: Path) -> list[Run]:
         for cell in _cells(study):
             run = cell_run(cell, seed, out)
             runs.setdefault(run.name, run)
+            if study.pictures and seed == study.seeds[0]:
+                evaluation = evaluation_run(run, out)
+                runs.setdefault(evaluation.name, evaluation)
     return list(runs.values())
 
 

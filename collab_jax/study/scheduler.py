@@ -102,6 +102,7 @@ class Scheduler:
         """
         for name, run in self._runs.items():
             self.states[name] = run_state(self._out, run)
+        for name, run in self._runs.items():
             if self.states[name].status != "done":
                 self._adopt(run)
         full: RunError | None = None
@@ -129,9 +130,17 @@ class Scheduler:
         return JobFiles(self._out / "jobs", run.id)
 
     def _open(self) -> list[str]:
-        """The runs to start, those that have begun first."""
-        names = [n for n, s in self.states.items() if s.status in ("waiting", "stopped")]
+        """The runs that may start, those that have begun first."""
+        names = [
+            name
+            for name, state in self.states.items()
+            if state.status in ("waiting", "stopped") and self._may_start(self._runs[name])
+        ]
         return sorted(names, key=lambda name: self.states[name].status == "waiting")
+
+    def _may_start(self, run: Run) -> bool:
+        before = self.states.get(run.after)
+        return not run.after or (before is not None and before.status == "done")
 
     def _adopt(self, run: Run) -> None:
         job = self._engine.find(self._files(run).read_record())

@@ -88,6 +88,8 @@ class Study:
         of the data and augmentation, so that cells are compared in pairs.
       programs: measured beside the training runs.
       note: what a reader of the report has to know.
+      pictures: whether each cell's run of the first seed is evaluated once it is done, for the
+        report's pictures of similarities and filters.
     """
 
     title: str
@@ -95,6 +97,7 @@ class Study:
     seeds: tuple[int, ...] = (0,)
     programs: tuple[Program, ...] = ()
     note: str = ""
+    pictures: bool = True
 
 
 def list_studies() -> list[str]:

@@ -102,8 +102,10 @@ def run_state(out: Path, run: Run, status: Status | None = None) -> State:
         that is alive from one that stopped.
     """
     if run.config is None:
-        done = (out / run.product).is_file()
-        return State("done" if done else status or "waiting", epoch=int(done), epochs=1)
+        if not (out / run.product).is_file():
+            return State(status or "waiting", epochs=1)
+        seconds = JobFiles(out / "jobs", run.id).read_outcome().get("seconds")
+        return State("done", epoch=1, epochs=1, seconds=seconds)
     run_dir, epochs = out / run.name, int(run.config.epochs)
     result = read_json(out / run.product)
     if result is not None:
