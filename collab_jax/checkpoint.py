@@ -136,7 +136,8 @@ class Checkpointer:
           Its step, state and record.
 
         Raises:
-          RunError: if every checkpoint is damaged, or the newest sound one is another program's.
+          RunError: if every checkpoint is damaged, if one may not be read, or if the newest sound
+            one is another program's.
         """
         complete = complete_steps(self.directory)
         for candidate in reversed(complete):
@@ -206,11 +207,13 @@ class Checkpointer:
             self._failure = self._write_error(step, error)
 
     def _write_error(self, step: int, error: BaseException) -> RunError:
-        sound = [
-            other
-            for other in complete_steps(self.directory)
-            if other != step and is_sound(self._path(other))
-        ]
+        sound = []
+        with suppress(RunError, OSError):
+            sound = [
+                other
+                for other in complete_steps(self.directory)
+                if other != step and is_sound(self._path(other))
+            ]
         kept = f"the last sound checkpoint is step {sound[-1]}" if sound else "there is none yet"
         return RunError(
             f"{self._path(step)}: the checkpoint could not be written ({_reason(error)}); {kept}"
@@ -294,10 +297,18 @@ def _reason(error: BaseException) -> str:
 
 
 def is_sound(path: Path) -> bool:
-    """Whether a checkpoint's files are those that its manifest lists, byte for byte."""
+    """Whether a checkpoint's files are those that its manifest lists, byte for byte.
+
+    Raises:
+      RunError: if this process may not read them, which is no damage.
+    """
     try:
         expected = json.loads((path / MANIFEST).read_text())
         return expected == _digests(path)
+    except PermissionError as error:
+        raise RunError(
+            f"{error.filename}: cannot be read ({error.strerror}); nothing is changed"
+        ) from error
     except (OSError, ValueError):
         return False
 
@@ -313,13 +324,19 @@ def write_manifest(path: Path) -> None:
 
 
 def _digests(path: Path) -> dict[str, str]:
+    def tell(error: OSError) -> None:
+        raise error
+
     digests = {}
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and file.name not in (MANIFEST, f".{MANIFEST}"):
-            with file.open("rb") as stream:
-                digests[str(file.relative_to(path))] = hashlib.file_digest(
-                    stream, "sha256"
-                ).hexdigest()
+    # Not `rglob`, which passes over a folder that may not be read.
+    for folder, _, names in os.walk(path, onerror=tell):
+        for name in names:
+            file = Path(folder, name)
+            if name not in (MANIFEST, f".{MANIFEST}"):
+                with file.open("rb") as stream:
+                    digests[str(file.relative_to(path))] = hashlib.file_digest(
+                        stream, "sha256"
+                    ).hexdigest()
     return digests
 
 

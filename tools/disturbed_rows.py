@@ -22,11 +22,24 @@ from reliability_row import Row
 from runs import assert_same_run
 
 from collab_jax.checkpoint import checkpoint_dir, complete_steps
+from collab_jax.events import read_events
+
+
+def scalars(run_dir: Path) -> list[tuple[str, int, float]]:
+    """What TensorBoard shows of a run, timing apart."""
+    (path,) = (run_dir / "tensorboard").iterdir()
+    return [
+        (value.tag, event.step, value.simple_value)
+        for event in read_events(path)
+        for value in event.summary.value
+        if not value.tag.endswith(("images_per_second", "wait_fraction"))
+    ]
 
 
 def same_as(reference: Path, run_dir: Path) -> bool:
     try:
         assert_same_run(reference, run_dir)
+        assert scalars(reference) == scalars(run_dir), "TensorBoard's events differ"
     except AssertionError as error:
         print(f"{run_dir}: {error}", file=sys.stderr)
         return False

@@ -64,8 +64,8 @@ def table(rows: list[Row], seed: int, seconds: float, arguments: str) -> str:
         f"`python tools/reliability.py{arguments}`, seed {seed}, {seconds:.0f} s on "
         f"{os.cpu_count()} cores, Python {platform.python_version()}.",
         "A run is a VGG-16 of 58,990 parameters on scikit-learn's digits, with a checkpoint every "
-        "three steps. Bit-equal: parameters, optimizer, metrics and results (timing fields apart) "
-        "are those of the undisturbed run.",
+        "three steps. Bit-equal: parameters, optimizer, metrics, TensorBoard's events and results "
+        "(timing fields apart) are those of the undisturbed run.",
         "",
         "| what | trials | outcome | verdict |",
         "|---|---|---|---|",
