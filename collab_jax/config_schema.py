@@ -170,6 +170,12 @@ SCHEMA: dict[str, Key] = {
         _key("pull_push.projection_width", 32, "[2, 4096]", "filters in a projection g_i"),
         _key("pull_push.projection_kernel", 3, "[1, 31]", "side of a projection's kernel"),
         _key(
+            "pull_push.projection_pool",
+            0,
+            "[0, 4096]",
+            "side that maps are averaged to before a projection, to save memory; 0: they are not",
+        ),
+        _key(
             "pull_push.representation",
             "auto",
             ("auto", "std", "flatten"),

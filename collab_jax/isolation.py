@@ -89,8 +89,15 @@ def joint_pullback(
 
     main, local = cotangents
     params_cotangent, *_ = pullback(jax.tree.map(add, main, local))
+    if _bytes(main) > _bytes(params_cotangent):
+        # Maps are then released before the input's part makes others of their size.
+        main, params_cotangent = jax.lax.optimization_barrier((main, params_cotangent))
     _, *input_cotangents = pullback(main)
     return jax.tree.map(_constant_derivative, (params_cotangent, *input_cotangents))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _constant_derivative(cotangent: Any) -> Any:

@@ -61,12 +61,14 @@ class Term:
       fn: `Outputs` to the term's unweighted value, a scalar.
       head: a module of its own that `fn` applies to the local features with
         `outputs.heads[name]`; a term that has one makes the pass capture local features.
+      of_parameters: whether `fn` takes the backbone's parameters alone, in place of `Outputs`.
     """
 
     name: str
     weight: float | optax.Schedule
-    fn: Callable[[Outputs], Float[Array, ""]]
+    fn: Callable[[Any], Float[Array, ""]]
     head: nn.Module | None = None
+    of_parameters: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,11 +183,34 @@ class Objective:
         Returns:
           The weighted sum, and every term's unweighted value by name.
         """
+        total, values = self.of_outputs(outputs, step)
+        more, others = self.of_parameters(outputs.params, step)
+        return total + more, self.in_order({**values, **others})
+
+    def of_outputs(
+        self, outputs: Outputs, step: Array | int
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The part of the total loss that a pass determines, as `__call__` gives it."""
+        return self._sum([term for term in self.terms if not term.of_parameters], outputs, step)
+
+    def of_parameters(
+        self, params: Mapping[str, Any], step: Array | int
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The part that the backbone's parameters determine, whatever the batch."""
+        return self._sum([term for term in self.terms if term.of_parameters], params, step)
+
+    def in_order(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        """The terms' values in the order of `terms`."""
+        return {term.name: values[term.name] for term in self.terms}
+
+    def _sum(
+        self, terms: list[Term], argument: Any, step: Array | int
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         values = {}
         total = jnp.zeros((), jnp.float32)
-        for term in self.terms:
+        for term in terms:
             with jax.named_scope(term.name):
-                values[term.name] = term.fn(outputs)
+                values[term.name] = term.fn(argument)
             weight = term.weight(step) if callable(term.weight) else term.weight
             total = total + weight * values[term.name]
         return total, values
@@ -227,14 +252,16 @@ def create_objective(config: ConfigDict, num_classes: int, steps_per_epoch: int)
         table.append(Term("mid", weight(config.mid), fn, heads))
     if "pull_push" in enabled:
         settings = config.pull_push
-        projections = Projections(settings.projection_width, settings.projection_kernel, dtype)
+        projections = Projections(
+            settings.projection_width, settings.projection_kernel, settings.projection_pool, dtype
+        )
         fn = partial(
             _pull_push, projections=projections, settings=settings, num_classes=num_classes
         )
         table.append(Term("pull_push", weight(settings), fn, projections))
     if "kernel" in enabled:
         fn = partial(_kernel, stages=config.kernel.stages)
-        table.append(Term("kernel", weight(config.kernel), fn))
+        table.append(Term("kernel", weight(config.kernel), fn, of_parameters=True))
     masks_per_layer = config.out.masks_per_layer if "out" in enabled else 1
     return Objective(tuple(table), masks_per_layer, branch)
 
@@ -310,7 +337,7 @@ def _pull_push(
     ).sum()
 
 
-def _kernel(outputs: Outputs, stages: int) -> Array:
+def _kernel(params: Mapping[str, Any], stages: int) -> Array:
     """Eq. 10, summed over the kernels of the last stages."""
-    kernels = stage_kernels(dict(outputs.params), stages)
+    kernels = stage_kernels(dict(params), stages)
     return jnp.stack([losses.kernel_loss(kernel) for kernel in kernels]).sum()

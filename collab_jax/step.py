@@ -105,12 +105,15 @@ def train_step(
             outputs, batch_stats = settings.objective.forward(
                 settings.model, params, heads, state.batch_stats, inputs, labels, key_dropout
             )
-        total, values = settings.objective(outputs, state.step)
+        total, values = settings.objective.of_outputs(outputs, state.step)
         return total, (values, outputs.logits.mean(axis=0), batch_stats)
 
     trainable = (state.params, state.heads)
     (loss, (values, logits, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
         trainable
+    )
+    loss, values, gradients = _add_terms_of_parameters(
+        settings.objective, state, loss, values, gradients
     )
     updates, opt_state = settings.optimizer.update(gradients, state.opt_state, trainable)
     new_trainable: Any = optax.apply_updates(trainable, updates)
@@ -147,6 +150,21 @@ def train_step(
         fault=fault,
     )
     return state, {**sums, "fault": fault["step"]}
+
+
+def _add_terms_of_parameters(
+    objective: Objective, state: TrainState, loss: Array, values: dict[str, Array], gradients: Any
+) -> tuple[Array, dict[str, Array], Any]:
+    """Adds the terms that need no pass, after the backward pass has released its activations."""
+    if not any(term.of_parameters for term in objective.terms):
+        return loss, values, gradients
+    of_params, of_heads = gradients
+    params, of_params = jax.lax.optimization_barrier((state.params, of_params))
+    (more, others), added = jax.value_and_grad(objective.of_parameters, has_aux=True)(
+        params, state.step
+    )
+    of_params = jax.tree.map(jnp.add, of_params, added)
+    return loss + more, objective.in_order({**values, **others}), (of_params, of_heads)
 
 
 def train_chunk(

@@ -18,6 +18,7 @@ FIGURES = {
     "matrix_products": 9,
     "flops": 2e9,
     "peak_bytes": 100 << 20,
+    "temporary_bytes": 60 << 20,
     "params_bytes": 10,
     "optimizer_bytes": 10,
     "heads_bytes": 0,
@@ -47,8 +48,16 @@ def test_the_table_gives_ratios_to_baseline_and_says_that_nothing_ran():
     text = report.markdown(rows, "the command")
     assert planning.NOTE == "planned by XLA for the GPU, not run on one"
     assert planning.NOTE in text and "`the command`" in text
-    assert "| mid | 38 | 9 | 3.0 | 1.500 | 109.0 | 1.090 | 2.0 |" in text
+    assert "| mid | 38 | 9 | 3.0 | 1.500 | 109.0 | 1.090 | 60.0 | 2.0 |" in text
     assert "all but multi_instance fit" in text
+
+
+def test_changed_keys_stand_beside_the_method():
+    cases = planning.economical_cases(Case())
+    assert [case.method for case in cases] == ["pull_push", "out+mid+pull_push+kernel"]
+    rows = [{**case.to_json(), "gpu": "h100", **FIGURES} for case in cases]
+    text = report.markdown([row("baseline"), *rows], "")
+    assert "| pull_push (pull_push.projection_pool=8) | 38 |" in text
 
 
 def test_the_paper_case_stands_beside_the_papers_figures():
@@ -134,6 +143,7 @@ def test_a_step_is_measured():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("method", "convolutions"), [("baseline", 38), ("out+mid+pull_push+kernel", 38 + 3 * 26)]
 )

@@ -45,6 +45,16 @@ def test_width_is_bounded_whatever_the_layer(features):
                 assert layer["kernel"].shape == (3, 3, shape[-1], 8)
 
 
+def test_projections_of_averaged_maps():
+    maps = np.random.default_rng(0).normal(size=(2, 9, 6, 3)).astype(np.float32)
+    averaged = maps[:, :8].reshape(2, 4, 2, 3, 2, 3).mean((2, 4))
+    whole, pooled = Projections(width=5), Projections(width=5, pool=5)
+    variables = whole.init(jax.random.key(0), [maps])
+    (expected,) = whole.apply(variables, [averaged])
+    (found,) = pooled.apply(variables, [maps])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_projections_of_vectors_and_maps_enter_the_pull_push_loss(features):
     projections = Projections(width=4)
 

@@ -1,9 +1,11 @@
 """`python -m collab_jax.benchmark plan` and `python -m collab_jax.benchmark step`."""
 
 import argparse
+import itertools
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from collab_jax.benchmark.targets import GPUS
@@ -72,26 +74,30 @@ def _plan(options: argparse.Namespace, command: str) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     from collab_jax.benchmark import report
     from collab_jax.benchmark.case import Case
-    from collab_jax.benchmark.plan import METHODS, check_compiler, plan_all, resnet101_cases
+    from collab_jax.benchmark.plan import (
+        METHODS,
+        check_compiler,
+        economical_cases,
+        plan_all,
+        resnet101_cases,
+    )
 
     check_compiler()
     overrides = {} if options.width == 1.0 else {"model.width": options.width}
     if options.paper_case:
         cases = resnet101_cases()
     else:
-        cases = [
-            Case(
+        cases = []
+        for dtype, model in itertools.product(options.dtypes, options.models):
+            case = Case(
                 model,
-                method,
-                options.batch_size,
-                options.image_size,
+                batch_size=options.batch_size,
+                image_size=options.image_size,
                 dtype=dtype,
                 overrides=overrides,
             )
-            for dtype in options.dtypes
-            for model in options.models
-            for method in options.methods or METHODS
-        ]
+            cases += [replace(case, method=method) for method in options.methods or METHODS]
+            cases += [] if options.methods else economical_cases(case)
     output: Path = options.output
     rows = plan_all(cases, options.gpus, output.with_suffix(".json"))
     output.with_suffix(".md").write_text(report.markdown(rows, command))

@@ -14,7 +14,16 @@ from collab_jax.benchmark.case import Case
 from collab_jax.benchmark.targets import GPUS
 from collab_jax.errors import RunError, UserError
 
-__all__ = ["METHODS", "NOTE", "PAPER_CASE", "check_compiler", "plan", "plan_all", "resnet101_cases"]
+__all__ = [
+    "METHODS",
+    "NOTE",
+    "PAPER_CASE",
+    "check_compiler",
+    "economical_cases",
+    "plan",
+    "plan_all",
+    "resnet101_cases",
+]
 
 NOTE = "planned by XLA for the GPU, not run on one"
 METHODS = (
@@ -35,6 +44,12 @@ def resnet101_cases() -> list[Case]:
     """The paper's memory comparison: one path, a tree of four heads, four dropout predictions."""
     case = Case("resnet101", batch_size=64, image_size=64)
     return [replace(case, method=method) for method in PAPER_CASE]
+
+
+def economical_cases(case: Case) -> list[Case]:
+    """Pull-push on averaged maps, alone and with the other terms."""
+    overrides = {**case.overrides, "pull_push.projection_pool": 8}
+    return [replace(case, method=name, overrides=overrides) for name in ("pull_push", METHODS[5])]
 
 
 def check_compiler() -> None:

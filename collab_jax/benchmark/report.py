@@ -27,14 +27,14 @@ def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
         "# Planned cost of a train step",
         "",
         f"Figures {NOTE}; the library's workspace for convolutions is not in them. Peak memory "
-        "holds parameters, gradients, momentum, activations and the batch; training-only "
-        "parameters and their momentum stand apart in the column of that name.",
+        "holds parameters, momentum and the batch, and as temporary memory the activations and "
+        "gradients; training-only parameters and their momentum stand apart as well.",
         "",
         f"Command: `{command}`",
     ]
     for title, group in _groups(rows).items():
         baseline = next((row for row in group if row["method"] == "baseline"), None)
-        lines += ["", f"## {title}", "", _HEADER, "|---|" + "---:|" * 7]
+        lines += ["", f"## {title}", "", _HEADER, "|---|" + "---:|" * 8]
         lines += [_row(row, baseline) for row in group]
         lines += _against_paper(group, baseline)
         lines += _too_large(group)
@@ -43,7 +43,7 @@ def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
 
 _HEADER = (
     "| method | convolutions | matrix products | GFLOP | FLOPs / baseline | peak MiB | "
-    "peak / baseline | training-only MiB |"
+    "peak / baseline | temporary MiB | training-only MiB |"
 )
 
 
@@ -63,16 +63,22 @@ def _row(row: dict[str, Any], baseline: dict[str, Any] | None) -> str:
 
     training_only = row["heads_bytes"] * (1 + row["optimizer_bytes"] // row["params_bytes"])
     cells = (
-        row["method"],
+        _name(row),
         row["convolutions"],
         row["matrix_products"],
         f"{row['flops'] / 1e9:.1f}",
         ratio("flops"),
         f"{row['peak_bytes'] / _MIB:.1f}",
         ratio("peak_bytes"),
+        f"{row['temporary_bytes'] / _MIB:.1f}",
         f"{training_only / _MIB:.1f}",
     )
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _name(row: dict[str, Any]) -> str:
+    changes = ", ".join(f"{key}={value}" for key, value in row["overrides"].items())
+    return f"{row['method']} ({changes})" if changes else row["method"]
 
 
 def _against_paper(group: Sequence[dict[str, Any]], baseline: dict[str, Any] | None) -> list[str]:
@@ -95,7 +101,7 @@ def _against_paper(group: Sequence[dict[str, Any]], baseline: dict[str, Any] | N
 
 def _too_large(group: Sequence[dict[str, Any]]) -> list[str]:
     budget = GPUS[_PAPER_CARD].memory_gib << 30
-    over = [row["method"] for row in group if row["peak_bytes"] > budget]
+    over = [_name(row) for row in group if row["peak_bytes"] > budget]
     verdict = f"all but {', '.join(over)} fit" if over else "all fit"
     return ["", f"In the 11 GB of the paper's card: {verdict}."]
 
@@ -113,7 +119,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     )
     for (title, group), axes in zip(groups.items(), panels[:, 0], strict=True):
         baseline = next((row for row in group if row["method"] == "baseline"), group[0])
-        names = [row["method"] for row in group]
+        names = [_name(row) for row in group]
         ratios = [row["peak_bytes"] / baseline["peak_bytes"] for row in group]
         bars = axes.barh(names, ratios, color="#4477aa")
         axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=3)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from collab_jax.models.blocks import he_normal
 from collab_jax.models.convolution import conv_general_dilated
-from collab_jax.models.pooling import max_pool
+from collab_jax.models.pooling import average_pool, max_pool
 
 __all__ = ["LocalHeads", "Projections"]
 
@@ -52,9 +52,6 @@ class LocalHeads(nn.Module):
         return jnp.stack([self._head(i, x) for i, x in enumerate(as_maps(features), start=1)])
 
     def _head(self, number: int, x: Array) -> Array:
-        window = tuple(-(-side // self.pool) for side in x.shape[1:3])
-        if max(window) > 1:
-            x = max_pool(x, (window[0], window[1]))
         x = nn.Conv(
             self.width,
             (3, 3),
@@ -62,7 +59,7 @@ class LocalHeads(nn.Module):
             dtype=self.dtype,
             conv_general_dilated=conv_general_dilated,
             name=f"layer{number}_conv",
-        )(x)
+        )(max_pool(x, _window(x, self.pool)))
         x = x.reshape(x.shape[0], -1)
         logits = nn.Dense(self.num_classes, dtype=self.dtype, name=f"layer{number}_fc")(x)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -74,6 +71,7 @@ class Projections(nn.Module):
     Attributes:
       width: filters of each convolution.
       kernel_size: side of its square kernel, in pixels.
+      pool: maps are averaged to at most this many pixels a side first; 0: they are not.
       dtype: dtype of the computation.
 
     References:
@@ -82,6 +80,7 @@ class Projections(nn.Module):
 
     width: int = 32
     kernel_size: int = 3
+    pool: int = 0
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -97,9 +96,13 @@ class Projections(nn.Module):
                 dtype=self.dtype,
                 conv_general_dilated=conv_general_dilated,
                 name=f"layer{number}",
-            )(x)
+            )(average_pool(x, _window(x, self.pool)) if self.pool else x)
             for number, x in enumerate(as_maps(features), start=1)
         )
+
+
+def _window(x: Array, pool: int) -> tuple[int, int]:
+    return -(-x.shape[1] // pool), -(-x.shape[2] // pool)
 
 
 def as_maps(

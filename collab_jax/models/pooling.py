@@ -1,4 +1,4 @@
-"""Max pooling that keeps one byte a window for its gradient."""
+"""Pooling: maxima that keep one byte a window for their gradient, and averages."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-__all__ = ["max_pool"]
+__all__ = ["average_pool", "max_pool"]
 
 
 def max_pool(
@@ -26,6 +26,16 @@ def max_pool(
     """
     # XLA's own gradient scatters, pixel by pixel, with four index arrays as large as the input.
     return _largest(_largest(x, 2, window[1]), 1, window[0])
+
+
+def average_pool(
+    x: Float[Array, "batch height width channels"], window: tuple[int, int]
+) -> Float[Array, "batch out_height out_width channels"]:
+    """Averages of windows side by side; arguments, edges and result as those of `max_pool`."""
+    batch, height, width, channels = x.shape
+    rows, columns = height // window[0], width // window[1]
+    x = x[:, : rows * window[0], : columns * window[1]]
+    return x.reshape(batch, rows, window[0], columns, window[1], channels).mean(axis=(2, 4))
 
 
 def _largest(x: Array, axis: int, window: int) -> Array:
