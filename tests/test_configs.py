@@ -21,7 +21,11 @@ PAPER = {
     "imagenet32": ("imagenet_resized/32x32", 1_281_167, 40, 256, 0.1, (12, 24, 36), True),
     "stl10": ("stl10", 5_000, 200, 128, 0.05, (60, 120, 180), False),
 }
-OURS = {"digits": ("digits", 1_437), "fashion_mnist": ("fashion_mnist", 60_000)}
+OURS = {
+    "digits": ("digits", 1_437),
+    "fashion_mnist": ("fashion_mnist", 60_000),
+    "small_fashion_mnist": ("fashion_mnist", 1_000),
+}
 
 # Tables I and II, in %: baseline, baseline 2x, out, mid, pull_push, kernel, out+mid+pull_push,
 # mid+pull_push+kernel.
@@ -50,6 +54,7 @@ def test_every_recipe_of_the_paper_and_ours_is_there():
     models = ("vgg16", "resnet18")
     expected = {f"{data}_{model}" for data in PAPER for model in models}
     expected |= {f"fashion_mnist_{model}" for model in models} | {"digits_vgg16"}
+    expected |= {"small_fashion_mnist_vgg16"}
     expected |= {"cifar10_vgg16_label_noise", "cifar100_vgg16_label_noise", "stl10_resnet18_2x"}
     assert {path.stem for path in PATHS} == expected
 

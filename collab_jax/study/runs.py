@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import sys
@@ -53,8 +54,8 @@ def cell_run(cell: Cell, seed: int, out: Path) -> Run:
     """
     overrides = {**cell.overrides, "seed": seed}
     try:
-        recipe = recipes.load(cell.recipe, cell.method)
-        config = config_lib.from_json(config_lib.to_json(recipe))
+        recipe = _load(cell.recipe, cell.method)
+        config = recipe.copy_and_resolve_references()
         for key, value in overrides.items():
             config_lib.override(config, key, config_lib.as_text(value))
         config_lib.validate(config)
@@ -73,6 +74,12 @@ def cell_run(cell: Cell, seed: int, out: Path) -> Run:
         config=config,
         product=f"{name}/result.json",
     )
+
+
+@functools.cache
+def _load(recipe: str, method: str) -> ConfigDict:
+    """Each recipe once: a study of ninety runs would wait seconds for it."""
+    return recipes.load(recipe, method)
 
 
 def _recipe_file(recipe: str) -> str:

@@ -1,0 +1,64 @@
+"""What each choice inside the terms does: the small-data study's recipe, five seeds.
+
+Paper: S. Fang and T. Lin, "Intra-Model Collaborative Learning of Neural Networks", Eq. 2 to 7.
+
+Command:
+    python -m collab_jax.study --study configs/studies/ablations.py --out runs/ablations \\
+        --jobs 2 --threads 1
+
+Four questions, each against the row's own reference:
+    does the consensus help, or the hard part (more branches, more heads) alone?
+    should gradients flow into the soft targets?
+    does Hinton's factor T^2 help?
+    does a baseline get as far that trains longer, for the FLOPs of the terms?
+
+Cost: see configs/studies/reduced.py for the time of a run; 60 runs.
+"""
+
+from collab_jax.study import Cell, Study, Table
+
+RECIPE = "small_fashion_mnist_vgg16"
+EPOCHS, DECAYS = 100, (30, 60, 80)
+# FLOPs of a train step over baseline's, counted by XLA:
+#   python -m collab_jax.study --study configs/studies/ablations.py --out runs/x --dry-run --flops
+FLOPS = {"mid": 1.61, "out+mid+pull_push": 4.84}
+
+
+def get_study() -> Study:
+    """Fifteen cells, some of them the same run: twelve configurations."""
+    return Study(
+        title="Ablations: Fashion-MNIST, 1,000 training images, VGG-16 at width 1/8",
+        tables=(_variants("out", "out.alpha", 1.0), _variants("mid", "mid.beta", 0.0), _longer()),
+        seeds=(0, 1, 2, 3, 4),
+        pictures=False,
+    )
+
+
+def _variants(method: str, share: str, hard_only: float) -> Table:
+    """A term as it is, and with one choice changed at a time."""
+    row = f"L_{method}"
+    variants = {
+        method: {},
+        "hard part only": {share: hard_only},
+        "targets not stopped": {f"{method}.stop_gradient": False},
+        "with T^2": {f"{method}.scale_by_t2": True},
+    }
+    cells = [Cell(row, "baseline", RECIPE)]
+    cells += [Cell(row, name, RECIPE, method, changes) for name, changes in variants.items()]
+    note = "Differences are to the term as it is; negative means that the change helps."
+    return Table(f"L_{method}: soft part, targets, T^2", tuple(cells), baseline=method, note=note)
+
+
+def _longer() -> Table:
+    cells = [Cell("equal compute", "baseline", RECIPE)]
+    for method, factor in FLOPS.items():
+        epochs = round(EPOCHS * factor)
+        longer = {
+            "epochs": epochs,
+            "decay_epochs": tuple(round(epoch * factor) for epoch in DECAYS),
+        }
+        cells += [
+            Cell("equal compute", method, RECIPE, method),
+            Cell("equal compute", f"baseline for {method}'s FLOPs", RECIPE, overrides=longer),
+        ]
+    return Table("Baseline trained longer", tuple(cells))
