@@ -142,6 +142,21 @@ def test_damaged_folders_are_told_in_one_line(tmp_path):
     cache.open_arrays(folder)
 
 
+def test_a_flipped_byte_of_the_arrays_is_told(tmp_path):
+    folder = tmp_path / "x"
+    write(folder)
+    for path in folder.glob("*.npy"):
+        sound = path.read_bytes()
+        damaged = bytearray(sound)
+        damaged[-1] ^= 1  # of the last pixel or label
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="damaged .*; delete this folder") as caught:
+            cache.open_arrays(folder)
+        assert path.stem in str(caught.value)
+        path.write_bytes(sound)
+    cache.open_arrays(folder)
+
+
 MEMORY = """
 import sys
 from pathlib import Path
@@ -177,6 +192,7 @@ def test_passes_over_a_large_file_take_bounded_memory(tmp_path):
     images.flush()
     np.save(folder / "train_labels.npy", np.arange(200_000, dtype=np.int32) % 3)
     np.save(folder / "test_images.npy", np.zeros((5, 32, 32, 3), np.uint8))
+    cache.describe(folder, ("a", "b", "c"))
     result = subprocess.run(
         [sys.executable, "-c", MEMORY, str(folder)],
         cwd=REPOSITORY,

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,11 +181,23 @@ class NpyWriter:
 
 
 def describe(directory: Path, class_names: tuple[str, ...], **about: Any) -> None:
-    """Write the description that makes a folder one of cached arrays; the last file to write."""
+    """Write the description that makes a folder one of cached arrays; the last file to write.
+
+    It holds a checksum of each array, as a flipped pixel or label would train unnoticed.
+    """
+    sums = {name: _checksum(directory / f"{name}.npy") for name in _FILES}
     write_text(
         directory / _DESCRIPTION,
-        json.dumps({"class_names": class_names, **about}, indent=1) + "\n",
+        json.dumps({"class_names": class_names, "crc32": sums, **about}, indent=1) + "\n",
     )
+
+
+def _checksum(path: Path) -> int:
+    total = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            total = zlib.crc32(chunk, total)
+    return total
 
 
 def open_arrays(directory: Path) -> Arrays:
@@ -201,6 +214,9 @@ def open_arrays(directory: Path) -> Arrays:
             for name in _FILES
         }
         _check(arrays, class_names)
+        for name, expected in description.get("crc32", {}).items():
+            if _checksum(directory / f"{name}.npy") != expected:
+                raise ValueError(f"{name}.npy differs from its checksum")
     # Damaged bytes make NumPy and the JSON reader raise errors of many kinds.
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
