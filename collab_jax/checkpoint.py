@@ -7,13 +7,14 @@ import re
 import shutil
 import threading
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -55,6 +56,12 @@ class Checkpointer:
             cleanup_tmp_directories=True,
             # In the background, a folder that cannot be made would be waited for.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            # Of several processes, one writes; the others do not come to Orbax's barriers.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=jax.process_index(), active_processes={jax.process_index()}
+            )
+            if jax.process_count() > 1
+            else ocp.options.MultiprocessingOptions(),
         )
         try:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -80,7 +87,10 @@ class Checkpointer:
         """
         self.wait()
         self._pinned.step = best_step
-        if jax.default_backend() == "cpu":
+        if jax.process_count() > 1:
+            # Orbax refuses arrays that one process holds for itself, other than NumPy's.
+            state = jax.tree.map(np.asarray, state)
+        elif jax.default_backend() == "cpu":
             # The background thread would read buffers that the next step is given to overwrite.
             state = jax.tree.map(jnp.copy, state)
         try:
@@ -171,20 +181,17 @@ class Checkpointer:
         self._manager.reload()
 
     def _read(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
+        if jax.process_count() > 1:
+            template = jax.tree.map(np.asarray, template)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        try:
+        with _restoring(self._path(step)):
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
                 ),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{self._path(step)}: as it was written, but not what this version of collab_jax "
-                f"restores ({_reason(error)}); nothing is changed"
-            ) from error
-        return restored["state"], restored["record"]
+            return restored["state"], _checked_record(restored["record"])
 
     def _remove_after(self, step: int) -> None:
         newer = [other for other in _steps(self.directory) if other > step]
@@ -271,21 +278,44 @@ def read_checkpoint(
         )
     if not is_sound(path):
         raise RunError(f"{path}: damaged, it differs from its {MANIFEST}")
-    record = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(
-        path / "record", args=ocp.args.JsonRestore()
-    )
-    wanted = template(record)
-    if not wanted:
-        return {}, record
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    restore_args = jax.tree.map(
-        lambda leaf: ocp.ArrayRestoreArgs(sharding=device, global_shape=leaf.shape), wanted
-    )
-    state = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(
-        path / "state",
-        args=ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True),
-    )
+    with _restoring(path):
+        record = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(
+            path / "record", args=ocp.args.JsonRestore()
+        )
+        wanted = template(_checked_record(record))
+        if not wanted:
+            return {}, record
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        restore_args = jax.tree.map(
+            lambda leaf: ocp.ArrayRestoreArgs(sharding=device, global_shape=leaf.shape), wanted
+        )
+        state = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(
+            path / "state",
+            args=ocp.args.PyTreeRestore(
+                item=wanted, restore_args=restore_args, partial_restore=True
+            ),
+        )
     return state, record
+
+
+@contextmanager
+def _restoring(path: Path) -> Iterator[None]:
+    """One line for whatever Orbax makes of files that it, or this version, did not write."""
+    try:
+        yield
+    except (RunError, UserError):
+        raise
+    except Exception as error:
+        raise RunError(
+            f"{path}: as it was written, but not what this version of collab_jax restores "
+            f"({_reason(error)}); nothing is changed"
+        ) from error
+
+
+def _checked_record(record: Any) -> dict[str, Any]:
+    if not isinstance(record, dict):
+        raise TypeError(f"its record is a {type(record).__name__}, not a JSON object")
+    return record
 
 
 def _reason(error: BaseException) -> str:
