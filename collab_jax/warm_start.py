@@ -1,6 +1,7 @@
 """A start from another run's weights, or from a PyTorch model's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from collab_jax.errors import UserError
+from collab_jax.errors import RunError, UserError
 from collab_jax.experiment import DataInfo
 from collab_jax.models import from_torch
 from collab_jax.restore import load
@@ -37,11 +38,17 @@ def warm_start(state: TrainState, config: ConfigDict, info: DataInfo) -> TrainSt
     """
     source = Path(config.init_from)
     if source.is_dir():
-        _, variables = load(source)
+        try:
+            _, variables = load(source)
+        except RunError as error:
+            # This run's mistake: nothing of it has begun.
+            raise UserError(f"init_from {source}: {error}") from error
     elif source.is_file():
         try:
             _, variables = from_torch(config.model.name, _read_state_dict(source))
-        except ValueError as error:
+        except UserError:
+            raise
+        except (ValueError, TypeError) as error:
             raise UserError(f"init_from {source}: {error}") from error
     else:
         raise UserError(f"init_from {source}: not found; expected a run directory or a file")
@@ -66,8 +73,9 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 def _read_state_dict(path: Path) -> Mapping[str, Any]:
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+        # Opened here, as NumPy leaves a damaged file open.
+        with _reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
     if path.suffix not in (".pt", ".pth"):
         raise UserError(f"init_from {path}: expected a run directory or a .pt, .pth or .npz file")
     try:
@@ -77,4 +85,22 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
             f"init_from {path}: reading it takes PyTorch (pip install torch); or save the state "
             "dict's arrays with numpy.savez"
         ) from error
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with _reading(path):
+        state_dict = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state_dict, Mapping):
+        raise UserError(
+            f"init_from {path}: holds a {type(state_dict).__name__}; expected a state dict"
+        )
+    return state_dict
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    # zipfile, NumPy and PyTorch raise errors of a dozen kinds on damaged bytes.
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"init_from {path}: cannot be read ({reason}); expected arrays without pickled objects"
+        ) from error

@@ -1,5 +1,6 @@
 """One training step: golden values, chunks, what the step counts."""
 
+import dataclasses
 import json
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from runs import ALL_TERMS, tiny_config
 from collab_jax import data
 from collab_jax.experiment import DataInfo, create_experiment
 from collab_jax.feed import Feed
+from collab_jax.mesh import Placement
 from collab_jax.step import count_wrong, train_step
 from collab_jax.train_state import Batch, create_train_state
 
@@ -66,7 +68,7 @@ def test_a_chunk_computes_what_its_steps_compute(digits):
     states = {}
     for chunk in (1, 2):
         parts, state = start(config, digits)
-        feed = Feed(digits.train, parts.settings, batch_size=64, seed=0, chunk=chunk)
+        feed = Feed(digits.train, parts.settings, Placement(), batch_size=64, seed=0, chunk=chunk)
         counts = []
         for count, inputs in feed.inputs(epoch=0, first_step=0):
             state, report = feed.run(state, inputs)
@@ -85,7 +87,9 @@ def test_batches_from_the_host_are_those_gathered_on_the_device(digits):
     parts, _ = start(tiny_config("baseline"), digits)
     seen = {}
     for resident in ("always", "never"):
-        feed = Feed(digits.train, parts.settings, batch_size=64, seed=5, resident=resident)
+        feed = Feed(
+            digits.train, parts.settings, Placement(), batch_size=64, seed=5, resident=resident
+        )
         assert feed.resident == (resident == "always")
         seen[resident] = [inputs for _, inputs in feed.inputs(epoch=3, first_step=1)]
     assert len(seen["always"]) == len(seen["never"]) == 4
@@ -94,3 +98,30 @@ def test_batches_from_the_host_are_those_gathered_on_the_device(digits):
         np.testing.assert_array_equal(batch.images, images)
         np.testing.assert_array_equal(batch.labels, labels)
         np.testing.assert_array_equal(batch.indices, indices)
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_bits_and_another_one_others(digits):
+    config = tiny_config("out", data__label_noise=0.3)
+    parts, _ = start(config, digits)
+    step = jax.jit(partial(train_step, parts.settings))
+    images, labels = digits.train.take(np.arange(64))
+    batch = Batch(images=images, labels=labels, indices=jnp.arange(64))
+
+    def begun(seed):
+        return create_train_state(parts.model, parts.objective, parts.optimizer, (8, 8, 1), seed)
+
+    def after(state):
+        state, report = step(state, batch)
+        return {"params": state.params, "loss": report["loss"]}
+
+    first = after(begun(0))
+    jax.tree.map(np.testing.assert_array_equal, first, after(begun(0)))
+    # Also from the same parameters: augmentation, dropout and label noise are of the seed.
+    for other in (begun(1), dataclasses.replace(begun(0), key=begun(1).key)):
+        found = after(other)
+        assert found["loss"] != first["loss"]
+        kernels = [leaf for leaf in jax.tree.leaves(found["params"]) if leaf.ndim > 1]
+        kernels_before = [leaf for leaf in jax.tree.leaves(first["params"]) if leaf.ndim > 1]
+        for one, another in zip(kernels, kernels_before, strict=True):
+            assert (one != another).any()

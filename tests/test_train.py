@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ from test_torch_weights import Layers, vgg
 
 import collab_jax
 from collab_jax import evaluate, train
+from collab_jax.checkpoint import Checkpointer
 from collab_jax.errors import RunError, UserError
 from collab_jax.feed import Feed
 from collab_jax.interrupt import Interrupted
@@ -208,6 +211,55 @@ def test_a_start_from_a_pytorch_models_weights(tmp_path):
     bad = tiny_config("baseline", init_from=str(path), model__name="resnet18")
     with pytest.raises(UserError, match=r"init_from .*weights\.npz: state_dict: "):
         train.run(bad, tmp_path / "bad")
+
+
+def damaged_npz(path):
+    np.savez(path, weight=np.ones((3, 3)))
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def pickled_npz(path):
+    np.savez(path, weight=np.array([Path("/")], object))
+
+
+def text_npz(path):
+    np.savez(path, weight=np.array(["a", "b"]))
+
+
+@pytest.mark.parametrize("write", [damaged_npz, pickled_npz, text_npz])
+def test_weights_that_cannot_be_read_are_told_and_leave_no_run(write, tmp_path):
+    path = tmp_path / "weights.npz"
+    write(path)
+    with pytest.raises(UserError, match=f"^init_from {path}: ") as caught:
+        train.run(tiny_config("baseline", init_from=str(path)), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_from_a_damaged_run_leaves_no_run(straight, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(straight[0], other)
+    for path in other.rglob("manifest.json"):
+        path.write_text("{}")
+    with pytest.raises(UserError, match=f"^init_from {other}: .*damaged"):
+        train.run(tiny_config("baseline", init_from=str(other)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("minutes, expected", [(1e-9, list(range(1, 11))), (1e6, [10])])
+def test_checkpoints_by_the_minute(minutes, expected, tmp_path, monkeypatch):
+    saved = []
+    save = Checkpointer.save
+
+    def noted(self, step, *rest):
+        saved.append(step)
+        save(self, step, *rest)
+
+    monkeypatch.setattr(Checkpointer, "save", noted)
+    # Evaluated once, at the end, so that no epoch is saved for being the best so far.
+    cadence = {"checkpoint__every_minutes": minutes, "checkpoint__every_epochs": 0}
+    train.run(tiny_config("baseline", eval_every=5, **cadence), tmp_path)
+    assert saved == expected
 
 
 def test_divergence_names_step_term_and_layer(tmp_path):
