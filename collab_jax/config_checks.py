@@ -238,8 +238,18 @@ def _method_contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "mid.alpha", "above 0 where config.mid.beta = 0, else mid is no term at all"
     if "mid" in terms and c["mid.output_view"] and c["mid.beta"] == 0:
         yield "mid.output_view", "false where config.mid.beta = 0, as it is a soft target"
-    if "pull_push" in terms and c["batch_size"] < 2:
-        yield "batch_size", "at least 2 with method pull_push, which compares images"
+    parts = c["micro_batches"] * c["model.norm_groups"]
+    if c["batch_size"] % parts:
+        yield (
+            "batch_size",
+            f"a multiple of {parts}, config.micro_batches times config.model.norm_groups",
+        )
+    if "pull_push" in terms and c["batch_size"] < 2 * c["micro_batches"]:
+        yield (
+            "batch_size",
+            f"at least {2 * c['micro_batches']} with method pull_push, which compares images "
+            f"({c['micro_batches']} micro_batches)",
+        )
     if "kernel" in terms and c["kernel.stages"] > stages:
         yield "kernel.stages", f"at most {stages}, the stages of {model}"
     splits, heads = c["multi_head.split_stages"], c["multi_head.heads"]

@@ -15,6 +15,7 @@ from collab_jax import data, losses
 from collab_jax.diagnostics import diagnose
 from collab_jax.errors import UserError
 from collab_jax.experiment import DataInfo, load_data
+from collab_jax.mesh import Placement
 from collab_jax.restore import load_run
 from collab_jax.run_dir import write_json
 from collab_jax.step import count_wrong
@@ -69,15 +70,20 @@ class Evaluator:
     Args:
       model: the network.
       info: of the data set.
-      batch_size: images in a step; the last batch is padded.
+      batch_size: images in a step, rounded up to a multiple of the number of devices; the last
+        batch is padded.
+      placement: of the variables.
     """
 
-    def __init__(self, model: nn.Module, info: DataInfo, batch_size: int) -> None:
+    def __init__(
+        self, model: nn.Module, info: DataInfo, batch_size: int, placement: Placement
+    ) -> None:
         def step(variables: Any, images: jax.Array, labels: jax.Array, mask: jax.Array):
             return eval_step(model, variables, info.normalise(images), labels, mask)
 
-        self._step = jax.jit(step)
-        self._batch_size = batch_size
+        self._placement = placement
+        self._step = jax.jit(step, out_shardings=placement.everywhere)
+        self._batch_size = -(-batch_size // placement.devices) * placement.devices
 
     def __call__(
         self, variables: dict[str, Any], split: data.Split, *, keep_logits: bool = False
@@ -100,7 +106,8 @@ class Evaluator:
             images = np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
             labels = np.pad(labels, (0, padding))
             mask = np.arange(self._batch_size) < len(indices)
-            sums, batch_logits = self._step(variables, images, labels, mask)
+            batch = self._placement.distribute((images, labels, mask))
+            sums, batch_logits = self._step(variables, *batch)
             reports.append(sums)
             if keep_logits:
                 logits.append(np.asarray(batch_logits)[: len(indices)])
@@ -145,8 +152,10 @@ def run(
             f"data.name {config.data.name!r}: its classes, image shape or statistics are not those "
             f"that the run in {run_dir} was trained on"
         )
-    evaluator = Evaluator(restored.model, restored.info, config.eval_batch_size)
-    evaluation, logits = evaluator(restored.variables, dataset.test, keep_logits=True)
+    placement = Placement()
+    evaluator = Evaluator(restored.model, restored.info, config.eval_batch_size, placement)
+    variables = placement.replicate(restored.variables)
+    evaluation, logits = evaluator(variables, dataset.test, keep_logits=True)
     assert logits is not None
     _, labels = dataset.test.take(np.arange(len(dataset.test)))
     predictions = logits.argmax(axis=1)

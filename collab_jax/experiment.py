@@ -102,6 +102,7 @@ def network(config: ConfigDict, num_classes: int) -> Network:
         classifier_width=config.model.classifier_width,
         dropout=config.model.dropout,
         dtype=jnp.dtype(config.model.dtype),
+        norm_groups=config.model.norm_groups,
     )
 
 
@@ -132,6 +133,7 @@ def create_experiment(config: ConfigDict, info: DataInfo, steps_per_epoch: int) 
         cutout=config.data.cutout,
         label_noise=config.data.label_noise,
         skip_nonfinite=config.nonfinite == "skip",
+        micro_batches=config.micro_batches,
     )
     return Experiment(model, objective, optimizer, settings)
 

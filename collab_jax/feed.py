@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from collab_jax import data
+from collab_jax.mesh import Placement
 from collab_jax.step import StepSettings, train_chunk, train_step
 from collab_jax.train_state import Batch, TrainState
 
@@ -22,13 +23,14 @@ Report = dict[str, jax.Array]
 class Feed:
     """Runs train steps over a split.
 
-    Where the split fits, it stays on the device and a step gathers its own batch there; otherwise
-    the host gathers the next batch while the device computes.
+    Where the split fits, it stays on every device and a step gathers its own batch there;
+    otherwise the host gathers the next batch while the devices compute.
 
     Args:
       split: the training split.
       settings: of the step.
-      batch_size: B.
+      placement: of the run's arrays.
+      batch_size: B, a multiple of the number of devices.
       seed: of the order of the data.
       resident: auto, always or never.
       chunk: steps in one dispatched program; what is left of an epoch is dispatched step by step.
@@ -38,22 +40,24 @@ class Feed:
         self,
         split: data.Split,
         settings: StepSettings,
+        placement: Placement,
         *,
         batch_size: int,
         seed: int,
         resident: str = "auto",
         chunk: int = 1,
     ) -> None:
-        self._split = split
+        self._split, self._placement = split, placement
         self._batch_size = batch_size
         self._seed = seed
         self._chunk = chunk
         self._steps_per_epoch = len(split) // batch_size
         self.resident = _fits(split.nbytes) if resident == "auto" else resident == "always"
         step = partial(train_step, settings)
+        compiled = partial(jax.jit, out_shardings=placement.everywhere)
         if self.resident:
             images, labels = split.take(np.arange(len(split)))
-            self._arrays: Any = (jax.device_put(images), jax.device_put(labels))
+            self._arrays: Any = placement.replicate((images, labels))
 
             def gathered(arrays: Any, state: TrainState, indices: jax.Array):
                 images, labels = (a.at[indices].get(mode="promise_in_bounds") for a in arrays)
@@ -65,7 +69,7 @@ class Feed:
                 return gathered(arrays, state, indices)
 
             self._run: Callable[..., tuple[TrainState, Report]] = partial(
-                jax.jit(run, donate_argnums=1), self._arrays
+                compiled(run, donate_argnums=1), self._arrays
             )
         else:
 
@@ -74,7 +78,7 @@ class Feed:
                     return train_chunk(step, state, batch)
                 return step(state, batch)
 
-            self._run = jax.jit(run_batch, donate_argnums=0)
+            self._run = compiled(run_batch, donate_argnums=0)
 
     def inputs(self, epoch: int, first_step: int) -> Iterator[tuple[int, Any]]:
         """The inputs of an epoch's dispatches.
@@ -94,19 +98,31 @@ class Feed:
             whole = step % self._chunk == 0 and step + self._chunk <= self._steps_per_epoch
             count = self._chunk if whole else 1
             indices = order[step : step + count] if count > 1 else order[step]
-            yield count, indices if self.resident else self._gather(indices)
+            batch: Any = indices if self.resident else self._gathered(indices)
+            yield count, self._placement.distribute(batch, axis=indices.ndim - 1)
             step += count
 
     def run(self, state: TrainState, inputs: Any) -> tuple[TrainState, Report]:
         """Dispatches steps; `state` is donated."""
         return self._run(state, inputs)
 
-    def _gather(self, indices: np.ndarray) -> Batch:
-        images, labels = self._split.take(indices.reshape(-1))
-        arrays: Any = {"images": images, "labels": labels, "indices": indices.reshape(-1)}
-        return jax.device_put(
-            Batch(**{k: v.reshape(*indices.shape, *v.shape[1:]) for k, v in arrays.items()})
-        )
+    def _gathered(self, indices: np.ndarray) -> Any:
+        host: dict[str, Any] = {"labels": self._split.labels[indices], "indices": indices}
+        images: Any = _Images(self._split, indices)
+        return Batch(images=images, **host)
+
+
+class _Images:
+    """Images of given examples, of which each part is read when it is asked for."""
+
+    def __init__(self, split: data.Split, indices: np.ndarray) -> None:
+        self._split, self._indices = split, indices
+        self.shape = (*indices.shape, *split.image_shape)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        part = self._indices[index[: self._indices.ndim]]
+        images, _ = self._split.take(part.reshape(-1))
+        return images.reshape(*part.shape, *images.shape[1:])
 
 
 def _fits(nbytes: int) -> bool:

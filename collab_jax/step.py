@@ -34,6 +34,7 @@ class StepSettings:
       flip: whether images are flipped at random.
       cutout: side of the square that is cut out, in pixels; 0 for none.
       label_noise: the probability with which a label is replaced.
+      micro_batches: equal parts of a batch that are computed one after another; see `train_step`.
       skip_nonfinite: whether a step whose loss or gradient is not finite leaves the parameters,
         statistics and optimizer as they were.
     """
@@ -50,6 +51,7 @@ class StepSettings:
     cutout: int = 0
     label_noise: float = 0.0
     skip_nonfinite: bool = False
+    micro_batches: int = 1
 
 
 def count_wrong(
@@ -68,6 +70,12 @@ def train_step(
     settings: StepSettings, state: TrainState, batch: Batch
 ) -> tuple[TrainState, dict[str, Array]]:
     """Augments, runs the network, and updates all parameters.
+
+    With several micro-batches, the gradient is the mean of theirs, taken at the same parameters.
+    That is the gradient of the whole batch for every term that is a mean over examples. Two things
+    are not: batch norm takes the statistics of each micro-batch, and updates the running ones once
+    for each; L_pull-push compares the images within each. Dropout masks differ, too. L_kernel does
+    not depend on the batch and is added once.
 
     Args:
       settings: constants of the run.
@@ -99,18 +107,9 @@ def train_step(
             num_classes=settings.num_classes,
         )
 
-    def loss_fn(trainable):
-        params, heads = trainable
-        with jax.named_scope("trunk"):
-            outputs, batch_stats = settings.objective.forward(
-                settings.model, params, heads, state.batch_stats, inputs, labels, key_dropout
-            )
-        total, values = settings.objective.of_outputs(outputs, state.step)
-        return total, (values, outputs.logits.mean(axis=0), batch_stats)
-
     trainable = (state.params, state.heads)
-    (loss, (values, logits, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-        trainable
+    (loss, values, wrong), batch_stats, gradients = _differentiate(
+        settings, state, inputs, labels, key_dropout
     )
     loss, values, gradients = _add_terms_of_parameters(
         settings.objective, state, loss, values, gradients
@@ -125,7 +124,6 @@ def train_step(
     found = {"step": state.step, "terms": bad_terms, "gradients": bad_gradients}
     fault = {name: jnp.where(first, found[name], state.fault[name]) for name in found}
 
-    wrong = {f"top{n}_wrong": count_wrong(logits, labels, n).mean() for n in (1, 5)}
     new_sums = {"steps": jnp.ones(()), "skipped": jnp.zeros(()), "loss": loss, **values, **wrong}
     updated = (*new_trainable, batch_stats, opt_state)
     if settings.skip_nonfinite:
@@ -150,6 +148,53 @@ def train_step(
         fault=fault,
     )
     return state, {**sums, "fault": fault["step"]}
+
+
+def _differentiate(
+    settings: StepSettings, state: TrainState, inputs: Array, labels: Array, key: Array
+) -> tuple[tuple[Array, dict[str, Array], dict[str, Array]], Any, Any]:
+    """The loss of a pass with its terms and errors, the new statistics, and the gradients."""
+
+    def loss_fn(trainable, batch_stats, inputs, labels, key):
+        params, heads = trainable
+        with jax.named_scope("trunk"):
+            outputs, batch_stats = settings.objective.forward(
+                settings.model, params, heads, batch_stats, inputs, labels, key
+            )
+        total, values = settings.objective.of_outputs(outputs, state.step)
+        logits = outputs.logits.mean(axis=0)
+        wrong = {f"top{n}_wrong": count_wrong(logits, labels, n).mean() for n in (1, 5)}
+        return total, (values, wrong, batch_stats)
+
+    differentiate = jax.value_and_grad(loss_fn, has_aux=True)
+    trainable, count = (state.params, state.heads), settings.micro_batches
+    if count == 1:
+        (loss, (values, wrong, batch_stats)), gradients = differentiate(
+            trainable, state.batch_stats, inputs, labels, key
+        )
+        return (loss, values, wrong), batch_stats, gradients
+
+    def add(carry: Any, part: Any) -> tuple[Any, None]:
+        batch_stats, sums = carry
+        (loss, (values, wrong, batch_stats)), gradients = differentiate(
+            trainable, batch_stats, *part
+        )
+        means = jax.tree.map(lambda x: x / count, ((loss, values, wrong), gradients))
+        return (batch_stats, jax.tree.map(jnp.add, sums, means)), None
+
+    def part_of_every_device(x: Array) -> Array:
+        # Every `count`-th example, so that a batch that is split over devices stays where it is.
+        return jnp.moveaxis(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 1, 0)
+
+    parts = (part_of_every_device(inputs), part_of_every_device(labels))
+    parts = (*parts, jax.random.split(key, count))
+    first = jax.tree.map(lambda x: x[0], parts)
+    (loss, (values, wrong, _)), gradients = jax.eval_shape(
+        differentiate, trainable, state.batch_stats, *first
+    )
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), ((loss, values, wrong), gradients))
+    (batch_stats, (figures, gradients)), _ = jax.lax.scan(add, (state.batch_stats, zeros), parts)
+    return figures, batch_stats, gradients
 
 
 def _add_terms_of_parameters(

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from collab_jax import __version__, data
+from collab_jax import __version__, data, processes
+from collab_jax import config as config_lib
 from collab_jax.checkpoint import Checkpointer, checkpoint_dir, complete_steps
 from collab_jax.config import check_against_data
 from collab_jax.determinism import check_determinism
@@ -28,6 +29,7 @@ from collab_jax.experiment import (
 )
 from collab_jax.feed import Feed
 from collab_jax.interrupt import Interrupted, StopSignals
+from collab_jax.mesh import Placement, check_batch
 from collab_jax.metrics import MetricsLog, summarise
 from collab_jax.progress import Display, device_names
 from collab_jax.results import new_results, update_results
@@ -60,15 +62,24 @@ def run(
     """
     if config.deterministic:
         check_determinism(jax.default_backend())
+    check_batch(config.batch_size, jax.device_count())
     dataset = load_data(config)
     check_against_data(
         config, len(dataset.train), dataset.num_classes, tuple(dataset.train.image_shape)
     )
     run_dir = Path(workdir)
     chunk = 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
-    with StopSignals() as signals, hold(run_dir) as check_held:
-        config = open_config(run_dir, config, resume=resume, steps_per_dispatch=chunk)
-        return _Run(config, run_dir, dataset, signals, check_held).train()
+    with ExitStack() as stack:
+        signals = stack.enter_context(StopSignals())
+        check_held = [lambda: None]
+
+        def opened() -> str:
+            check_held[0] = stack.enter_context(hold(run_dir))
+            own = open_config(run_dir, config, resume=resume, steps_per_dispatch=chunk)
+            return config_lib.to_json(own)
+
+        config = config_lib.from_json(processes.share(opened), str(run_dir))
+        return _Run(config, run_dir, dataset, signals, check_held[0]).train()
 
 
 class _Run:
@@ -95,11 +106,18 @@ class _Run:
             "seconds": 0.0,
             "metrics_lines": 0,
         }
-        self.checkpointer = Checkpointer(run_dir)
-        self.evaluator = Evaluator(self.experiment.model, self.info, config.eval_batch_size)
+        self.placement = Placement()
+        self.vote = processes.Vote(self.placement)
+        self.checkpointer: Any = processes.Silent()
+        if processes.is_first():
+            self.checkpointer = Checkpointer(run_dir)
+        self.evaluator = Evaluator(
+            self.experiment.model, self.info, config.eval_batch_size, self.placement
+        )
         self.feed = Feed(
             dataset.train,
             self.experiment.settings,
+            self.placement,
             batch_size=config.batch_size,
             seed=config.seed,
             resident=config.data.resident,
@@ -111,20 +129,23 @@ class _Run:
         began = time.monotonic()
         state = self._initial_state()
         first_step = int(state.step)
-        self.display = Display(self.total_steps, first_step, bar=config.log.progress)
-        self.display.table("collab_jax " + __version__, self._summary(state, first_step))
-        with self._writing("metrics"):
-            self.log = MetricsLog(
-                self.run_dir,
-                first_step,
-                tensorboard=config.log.tensorboard,
-                expected_lines=self.record.get("metrics_lines", 0),
-            )
+        self.display: Any = processes.Silent()
+        self.log: Any = processes.Silent()
+        if processes.is_first():
+            self.display = Display(self.total_steps, first_step, bar=config.log.progress)
+            self.display.table("collab_jax " + __version__, self._summary(state, first_step))
+            with self._writing("metrics"):
+                self.log = MetricsLog(
+                    self.run_dir,
+                    first_step,
+                    tensorboard=config.log.tensorboard,
+                    expected_lines=self.record.get("metrics_lines", 0),
+                )
         self.clock = _Clock(began, self.record["seconds"], first_step)
         self.display.start()
         try:
             step = first_step
-            self._stop_if_asked(step)
+            self._stop_if_asked(step, self.vote.cast(self.signals.received))
             while step < self.total_steps:
                 state, step = self._epoch(state, step)
         except BaseException:
@@ -138,8 +159,9 @@ class _Run:
             self.display.stop()
             self.log.close()
         result = self._result()
-        with self._writing("result.json"):
-            write_json(self.run_dir / "result.json", result)
+        if processes.is_first():
+            with self._writing("result.json"):
+                write_json(self.run_dir / "result.json", result)
         self.display.table("finished", _closing(result, self.run_dir))
         return result
 
@@ -152,12 +174,18 @@ class _Run:
             self.info.image_shape,
             self.config.seed,
         )
-        self.checkpointer.remove_incomplete()
-        if complete_steps(checkpoint_dir(self.run_dir)):
-            _, state, self.record = self.checkpointer.restore(state)
-        elif self.config.init_from:
-            state = warm_start(state, self.config, self.info)
-        return state
+
+        def started() -> tuple[TrainState, dict[str, Any]]:
+            self.checkpointer.remove_incomplete()
+            if complete_steps(checkpoint_dir(self.run_dir)):
+                _, *restored = self.checkpointer.restore(state)
+                return restored[0], restored[1]
+            if self.config.init_from:
+                return warm_start(state, self.config, self.info), self.record
+            return state, self.record
+
+        state, self.record = processes.share_arrays(started, state)
+        return self.placement.replicate(state)
 
     def _epoch(self, state: TrainState, step: int) -> tuple[TrainState, int]:
         """Trains to the end of an epoch, or of the run."""
@@ -179,12 +207,16 @@ class _Run:
                 sums = jax.device_get(report)
                 rate = timer.steps * self.config.batch_size / timer.seconds()
                 self.display.update(step, epoch + 1, summarise(sums), rate)
-            if step < epoch_end and (self.signals.received or self._checkpoint_due(step)):
+            asked = self.vote.cast(self.signals.received)
+            if step < epoch_end and (asked or self._checkpoint_due(step)):
                 self._save(state, step)
-                self._stop_if_asked(step)
+                self._stop_if_asked(step, asked)
         jax.block_until_ready(report)
         self._end_epoch(state, step, epoch + 1, jax.device_get(report), timer)
-        self._stop_if_asked(step)
+        asked = self.vote.cast(self.signals.received)
+        if asked and self.clock.saved_step != step:
+            self._save(state, step)
+        self._stop_if_asked(step, asked)
         return state, step
 
     def _end_epoch(
@@ -295,10 +327,10 @@ class _Run:
             "--config.nonfinite=skip, may help"
         )
 
-    def _stop_if_asked(self, step: int) -> None:
-        if self.signals.received and step < self.total_steps:
+    def _stop_if_asked(self, step: int, asked: int) -> None:
+        if asked and step < self.total_steps:
             self.checkpointer.wait()
-            raise Interrupted(self.signals.received, step, self.run_dir)
+            raise Interrupted(asked, step, self.run_dir)
 
     def _summary(self, state: TrainState, step: int) -> dict[str, Any]:
         config, dataset = self.config, self.dataset
@@ -401,7 +433,9 @@ class _Waiting:
 def _epoch_line(lines: list[dict[str, Any]], epoch: int, epochs: int) -> str:
     errors = "  ".join(f"{line['split']} error {line['top1_error']:.2f}%" for line in lines)
     rate = f"{lines[0]['images_per_second']:,.0f} images/s"
-    return f"epoch {epoch}/{epochs}  loss {lines[0]['loss']:.4f}  {errors}  {rate}"
+    skipped = lines[0]["skipped_steps"]
+    note = f"  {skipped} steps skipped as not finite" if skipped else ""
+    return f"epoch {epoch}/{epochs}  loss {lines[0]['loss']:.4f}  {errors}  {rate}{note}"
 
 
 def _closing(result: dict[str, Any], run_dir: Path) -> dict[str, Any]:

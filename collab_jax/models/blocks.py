@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from collab_jax import linen
 from collab_jax.models.convolution import conv_general_dilated
+from collab_jax.models.normalization import batch_norm
 
 __all__ = ["ConvLayer", "run_layer", "scaled_filters"]
 
@@ -23,6 +24,7 @@ class ConvLayer(nn.Module):
       stride: step of the convolution, in pixels.
       activate: whether a ReLU follows.
       dtype: dtype of the computation; parameters and statistics stay float32.
+      norm_groups: parts of a training batch that are normalised each by itself.
     """
 
     filters: int
@@ -30,6 +32,7 @@ class ConvLayer(nn.Module):
     stride: int = 1
     activate: bool = True
     dtype: Any = jnp.float32
+    norm_groups: int = 1
 
     @nn.compact
     def __call__(
@@ -50,13 +53,8 @@ class ConvLayer(nn.Module):
             conv_general_dilated=conv_general_dilated,
             name="conv",
         )(x)
-        x = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            dtype=self.dtype,
-            name="norm",
-        )(x)
+        norm: Any = batch_norm(train=train, groups=self.norm_groups, dtype=self.dtype, name="norm")
+        x = norm(x)
         if skip is not None:
             x = x + skip
         return nn.relu(x) if self.activate else x

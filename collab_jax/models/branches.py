@@ -101,13 +101,14 @@ class BranchedNetwork(Network):
         return [x for x in paths for _ in range(branches)]
 
     def _part(self, position: int, path: int, x: Array, train: bool) -> Array:
+        same = {"dtype": self.dtype, "norm_groups": self.norm_groups}
         if position > 0:
             name = _name(f"stage{position}", path)
-            stage = self.stages[position - 1](dtype=self.dtype, name=name)
+            stage = self.stages[position - 1](**same, name=name)
             return stage(x, train=train, capture=False)[0]
         if self.stem_filters is None:
             return x
-        stem = ConvLayer(self.stem_filters, dtype=self.dtype, name=_name("stem", path))
+        stem = ConvLayer(self.stem_filters, **same, name=_name("stem", path))
         return stem(x, train=train)
 
 

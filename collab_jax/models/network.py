@@ -29,6 +29,7 @@ class Network(nn.Module):
       classifier_width: units of the classifier's two hidden layers.
       dropout: the probability with which the classifier drops a hidden unit.
       dtype: dtype of the computation; parameters, statistics and logits stay float32.
+      norm_groups: parts of a training batch that batch norm takes statistics of each by itself.
     """
 
     num_classes: int
@@ -37,6 +38,7 @@ class Network(nn.Module):
     classifier_width: int = 4096
     dropout: float = 0.5
     dtype: Any = jnp.float32
+    norm_groups: int = 1
 
     @nn.compact
     def __call__(
@@ -56,13 +58,14 @@ class Network(nn.Module):
           Logits (B, m) in inference, (K^2, B, m) in training.
         """
         capture = self.is_mutable_collection("intermediates") and not self.is_initializing()
+        same = {"dtype": self.dtype, "norm_groups": self.norm_groups}
         x = images.astype(self.dtype)
         captured: tuple[Array, ...] = ()
         if self.stem_filters is not None:
-            stem = ConvLayer(self.stem_filters, dtype=self.dtype, name="stem")
+            stem = ConvLayer(self.stem_filters, **same, name="stem")
             x, captured = run_layer(stem, x, train=train, capture=capture)
         for number, make_stage in enumerate(self.stages, start=1):
-            stage = make_stage(dtype=self.dtype, name=f"stage{number}")
+            stage = make_stage(**same, name=f"stage{number}")
             x, local = stage(x, train=train, capture=capture)
             captured += local
         for feature_map in captured:

@@ -22,25 +22,26 @@ class ResidualBlock(nn.Module):
     Attributes:
       layers: (filters, kernel size, stride) of each layer on the main path.
       dtype: dtype of the computation.
+      norm_groups: as in `ConvLayer`.
     """
 
     layers: tuple[tuple[int, int, int], ...]
     dtype: Any = jnp.float32
+    norm_groups: int = 1
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool, capture: bool
     ) -> tuple[Array, tuple[Array, ...]]:
         filters, stride = self.layers[-1][0], max(layer[2] for layer in self.layers)
+        same = {"dtype": self.dtype, "norm_groups": self.norm_groups}
         skip = x
         if x.shape[-1] != filters or stride > 1:
-            shortcut = ConvLayer(
-                filters, 1, stride, activate=False, dtype=self.dtype, name="shortcut"
-            )
+            shortcut = ConvLayer(filters, 1, stride, activate=False, **same, name="shortcut")
             skip = shortcut(x, train=train)
         captured: tuple[Array, ...] = ()
         for number, settings in enumerate(self.layers, start=1):
-            layer = ConvLayer(*settings, dtype=self.dtype, name=f"layer{number}")
+            layer = ConvLayer(*settings, **same, name=f"layer{number}")
             inputs = (x, skip) if number == len(self.layers) else (x,)
             x, local = run_layer(layer, *inputs, train=train, capture=capture)
             captured += local
@@ -53,10 +54,12 @@ class ResNetStage(nn.Module):
     Attributes:
       blocks: the layers of each block.
       dtype: dtype of the computation.
+      norm_groups: as in `ConvLayer`.
     """
 
     blocks: tuple[tuple[tuple[int, int, int], ...], ...]
     dtype: Any = jnp.float32
+    norm_groups: int = 1
 
     @nn.compact
     def __call__(
@@ -64,7 +67,7 @@ class ResNetStage(nn.Module):
     ) -> tuple[Array, tuple[Array, ...]]:
         captured: tuple[Array, ...] = ()
         for number, layers in enumerate(self.blocks, start=1):
-            block = ResidualBlock(layers, self.dtype, name=f"block{number}")
+            block = ResidualBlock(layers, self.dtype, self.norm_groups, name=f"block{number}")
             x, local = block(x, train=train, capture=capture)
             captured += local
         return x, captured

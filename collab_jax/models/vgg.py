@@ -20,10 +20,12 @@ class VGGStage(nn.Module):
     Attributes:
       filters: output channels of each layer.
       dtype: dtype of the computation.
+      norm_groups: as in `ConvLayer`.
     """
 
     filters: tuple[int, ...]
     dtype: Any = jnp.float32
+    norm_groups: int = 1
 
     @nn.compact
     def __call__(
@@ -31,7 +33,9 @@ class VGGStage(nn.Module):
     ) -> tuple[Array, tuple[Array, ...]]:
         captured: tuple[Array, ...] = ()
         for number, filters in enumerate(self.filters, start=1):
-            layer = ConvLayer(filters, dtype=self.dtype, name=f"layer{number}")
+            layer = ConvLayer(
+                filters, dtype=self.dtype, norm_groups=self.norm_groups, name=f"layer{number}"
+            )
             x, local = run_layer(layer, x, train=train, capture=capture)
             captured += local
         if min(x.shape[1:3]) > 1:
