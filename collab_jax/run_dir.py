@@ -9,8 +9,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -46,11 +47,13 @@ def hold(run_dir: Path) -> Iterator[Callable[[], None]]:
 
     Raises:
       UserError: if the directory cannot be made or written, or another process holds it.
+      RunError: if the disk is full.
     """
     made = not run_dir.exists()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        lock = (run_dir / LOCK).open("a+")
+        # Unbuffered: what a full disk did not take must not be tried again at closing.
+        lock = (run_dir / LOCK).open("ab+", buffering=0)
     except OSError as error:
         raise UserError(
             f"--workdir {run_dir}: {error.strerror}; expected a folder that can be written"
@@ -72,11 +75,12 @@ def hold(run_dir: Path) -> Iterator[Callable[[], None]]:
         # A process killed between the two halves of `write_json` left it.
         for stale in run_dir.glob(".*.json.[0-9]*"):
             stale.unlink(missing_ok=True)
-        lock.truncate(0)
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        lock.write(f"process {os.getpid()} on {socket.gethostname()} since {started}\n")
-        lock.flush()
         try:
+            with _told(run_dir / LOCK):
+                lock.truncate(0)
+                started = time.strftime("%Y-%m-%d %H:%M:%S")
+                holder = f"process {os.getpid()} on {socket.gethostname()} since {started}\n"
+                lock.write(holder.encode())
             yield check
         except UserError:
             if made:
@@ -84,12 +88,23 @@ def hold(run_dir: Path) -> Iterator[Callable[[], None]]:
             raise
 
 
-def _lock(run_dir: Path, lock: TextIO) -> None:
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Names the file, which the system's own message of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path}: could not be written ({error.strerror or error}); nothing is changed"
+        ) from error
+
+
+def _lock(run_dir: Path, lock: FileIO) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         lock.seek(0)
-        holder = lock.read().strip() or "another process"
+        holder = lock.read().decode(errors="replace").strip() or "another process"
         raise UserError(
             f"--workdir {run_dir}: in use by {holder}; expected a directory that no other "
             "process trains in"
@@ -111,7 +126,11 @@ def read_config(run_dir: Path) -> ConfigDict:
     path = run_dir / CONFIG
     if not path.is_file():
         raise UserError(f"{path}: not found; expected the directory of a run")
-    return config_lib.from_json(path.read_text(), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); expected JSON") from error
+    return config_lib.from_json(text, str(path))
 
 
 def open_config(
@@ -132,12 +151,14 @@ def open_config(
     Raises:
       UserError: if the directory holds a run and `resume` is False, or if keys differ that may not
         differ.
+      RunError: if the disk is full.
     """
     path = run_dir / CONFIG
     config = config.copy_and_resolve_references()
     if not path.exists():
         config.steps_per_dispatch = config.steps_per_dispatch or steps_per_dispatch
-        write_json(path, json.loads(config_lib.to_json(config)))
+        with _told(path):
+            write_json(path, json.loads(config_lib.to_json(config)))
         return config
     if not resume:
         raise UserError(f"--workdir {run_dir}: holds a run; expected a new directory")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -262,14 +263,16 @@ def test_checkpoints_by_the_minute(minutes, expected, tmp_path, monkeypatch):
     assert saved == expected
 
 
-def test_divergence_names_step_term_and_layer(tmp_path):
+def test_divergence_names_step_term_and_layer(tmp_path, capsys):
     config = tiny_config("out+mid", learning_rate=1e30, steps=4)
-    with pytest.raises(RunError, match=r"not finite at step \d \(epoch 1\): .*(out|mid)"):
+    with pytest.raises(RunError, match=r"not finite at step \d \(epoch 1\): .*(out|mid)") as caught:
         train.run(config, tmp_path)
+    assert re.search(r"gradient of (stage|head|classifier|local)", str(caught.value))
     skipping = tiny_config("out+mid", learning_rate=1e30, steps=4, nonfinite="skip")
     train.run(skipping, tmp_path / "skip")
     lines = [m for m in metrics_without_timing(tmp_path / "skip") if m["split"] == "train"]
     assert lines[-1]["skipped_steps"] > 0
+    assert f"{lines[-1]['skipped_steps']} steps skipped as not finite" in capsys.readouterr().err
     assert np.isfinite(lines[-1]["loss"])
 
 
