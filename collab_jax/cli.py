@@ -32,16 +32,17 @@ __all__ = [
 
 USAGE = """\
 usage: {program} --config FILE[:METHOD] [--workdir DIR] [--config.KEY=VALUE ...]
-       {program} --mode eval --workdir DIR [--checkpoint best|last|STEP]
+       {program} --mode eval|export --workdir DIR [--checkpoint best|last|STEP]
 
   --config FILE[:METHOD]    a recipe's file or a shipped recipe's name; METHOD is baseline, tree,
                             multi_instance or any of out, mid, pull_push, kernel joined by +
   --config.KEY=VALUE        another value for one key of the recipe
   --workdir DIR             run directory; else runs/CONFIG/METHOD/seed-N, with a short hash
                             appended where other keys are overridden
-  --mode train|eval         train, or evaluate the run in DIR (default: train)
+  --mode train|eval|export  train, evaluate the run in DIR, or write its network as StableHLO that
+                            runs with jax and numpy alone (default: train)
   --checkpoint best|last|STEP
-                            checkpoint to evaluate (default: best)
+                            checkpoint to evaluate or export (default: best)
   --no-resume               refuse a run directory that holds a run (default: --resume, go on)
   --keys                    print every KEY with its type, default, allowed values and meaning
   --help                    print this text
@@ -62,8 +63,8 @@ class Command:
     Attributes:
         config: the resolved and validated configuration.
         workdir: the run directory.
-        mode: train or evaluate.
-        checkpoint: which checkpoint to evaluate: best, last or a step.
+        mode: train, evaluate or export.
+        checkpoint: which checkpoint to evaluate or export: best, last or a step.
         resume: go on with the run that the directory holds; if False it must hold none.
         command_line: the arguments as one line that a shell reads back.
         warnings: overrides that the method makes no use of, one line each.
@@ -71,7 +72,7 @@ class Command:
 
     config: ConfigDict
     workdir: Path
-    mode: Literal["train", "eval"] = "train"
+    mode: Literal["train", "eval", "export"] = "train"
     checkpoint: str = "best"
     resume: bool = True
     command_line: str = ""
@@ -137,11 +138,13 @@ def parse(arguments: Sequence[str]) -> Command:
     """
     flags, overrides = _split(arguments)
     mode = flags.get("--mode", "train")
-    if mode not in ("train", "eval"):
-        hint = config_lib.did_you_mean(mode, ("train", "eval"))
-        raise UserError(f"--mode {mode!r}: expected train or eval{hint}")
+    if mode not in ("train", "eval", "export"):
+        hint = config_lib.did_you_mean(mode, ("train", "eval", "export"))
+        raise UserError(f"--mode {mode!r}: expected train, eval or export{hint}")
     if "--checkpoint" in flags and mode == "train":
-        raise UserError(f"--checkpoint {flags['--checkpoint']}: expected only with --mode eval")
+        raise UserError(
+            f"--checkpoint {flags['--checkpoint']}: expected only with --mode eval or export"
+        )
     if "--resume" in flags and "--no-resume" in flags:
         raise UserError("--resume and --no-resume exclude each other, expected one of them")
     if not flags.get("--workdir", "-").strip():
@@ -150,13 +153,13 @@ def parse(arguments: Sequence[str]) -> Command:
     if "--config" in flags:
         config, workdir = _from_recipe(flags["--config"], overrides)
         workdir = Path(directory) if directory else workdir
-    elif mode == "eval" and directory:
+    elif mode != "train" and directory:
         workdir = Path(directory)
         config = _from_run(workdir, overrides)
     else:
         also = "" if mode == "train" else " or --workdir DIR"
         raise UsageError(f"--config FILE[:METHOD]{also} is missing")
-    if mode == "eval":
+    if mode != "train":
         _check_same_run(workdir, config)
     else:
         _check_workdir(workdir, resume="--no-resume" not in flags)
@@ -197,7 +200,7 @@ def _read_run(workdir: Path) -> ConfigDict:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{workdir}: no run to evaluate, expected {path}") from None
+        raise UserError(f"{workdir}: holds no run, expected {path}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}") from None
     return config_lib.from_json(text, str(path))
@@ -258,6 +261,10 @@ def execute(command: Command) -> dict[str, Any]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if command.mode == "eval":
         return evaluate.run(command.workdir, checkpoint=command.checkpoint, config=command.config)
+    if command.mode == "export":
+        from collab_jax import export
+
+        return export.run(command.workdir, checkpoint=command.checkpoint)
     return train.run(command.config, command.workdir, resume=command.resume)
 
 
@@ -296,6 +303,12 @@ def _from_closed_loop(error: BaseException | None) -> bool:
 
 
 def _summary(command: Command, result: dict[str, Any]) -> str:
+    if command.mode == "export":
+        return (
+            f"{command.workdir / f'exported-{command.checkpoint}'}: checkpoint "
+            f"{command.checkpoint} (step {result['step']}), {result['parameters']:,} parameters, "
+            f"for {' and '.join(result['platforms'])}"
+        )
     return (
         f"{command.workdir}, checkpoint {command.checkpoint} (step {result['step']}): "
         f"test error {result['top1_error']:.2f}% (top-1), {result['top5_error']:.2f}% (top-5), "
@@ -343,7 +356,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"warning: {warning}", file=sys.stderr)
         with stop_at_once(), _plain_messages():
             result = execute(command)
-        if command.mode == "eval":
+        if command.mode != "train":
             print(_summary(command, result))
     except Interrupted as stop:
         print(stop, file=sys.stderr)

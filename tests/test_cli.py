@@ -107,8 +107,11 @@ def test_a_value_may_hold_equals_signs_and_start_with_a_minus():
         (["--workdir=", "--config", "digits_vgg16"], ["--workdir is empty"]),
         (["--config=digits_vgg16", "--config=digits_vgg16"], ["--config is given twice"]),
         (["--config.seed=1", "--config.seed=2"], ["--config.seed is given twice"]),
-        (["--config", "digits_vgg16", "--mode", "test"], ["--mode 'test'", "train or eval"]),
-        (["--config", "digits_vgg16", "--checkpoint", "best"], ["only with --mode eval"]),
+        (
+            ["--config", "digits_vgg16", "--mode", "test"],
+            ["--mode 'test'", "train, eval or export"],
+        ),
+        (["--config", "digits_vgg16", "--checkpoint", "best"], ["only with --mode eval or export"]),
         (["--config", "digits_vgg16", "--no-resume=1"], ["--no-resume=1", "no value"]),
         (["--config", "digits_vgg16", "--resume", "--no-resume"], ["exclude each other"]),
         (["--workdir", "x"], ["--config FILE[:METHOD] is missing"]),
@@ -125,7 +128,7 @@ def test_a_value_may_hold_equals_signs_and_start_with_a_minus():
         (["--config", "digits_vgg16:out", "--config.model.dropout=0"], ["model.dropout = 0"]),
         (["--config", "digits_vgg16", "--workdir", str(Path(__file__))], ["is a file"]),
         (["--config", "digits_vgg16", "--workdir", "x" * 5000], ["--workdir", "too long"]),
-        (["--mode=eval", "--workdir=/nonexistent"], ["/nonexistent", "no run to evaluate"]),
+        (["--mode=eval", "--workdir=/nonexistent"], ["/nonexistent", "holds no run"]),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, parts, monkeypatch):
@@ -199,7 +202,7 @@ def test_evaluation_finds_the_default_directory_of_a_recipe(tmp_path, monkeypatc
     trained.workdir.mkdir(parents=True)
     (trained.workdir / "config.json").write_text(config_lib.to_json(trained.config))
     assert cli.parse([*arguments, "--mode=eval"]).workdir == trained.workdir
-    assert "no run to evaluate" in refused("--config", "digits_vgg16:out", "--mode=eval")
+    assert "holds no run" in refused("--config", "digits_vgg16:out", "--mode=eval")
 
 
 @pytest.mark.parametrize("text", ["bets", "-1", "1.5", "", "٣", "1" * 30])

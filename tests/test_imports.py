@@ -14,7 +14,16 @@ PACKAGE = Path(__file__).resolve().parent.parent / "collab_jax"
 # A module imports only from lines above its own. A package stands for all of its modules, which
 # may import one another.
 LAYERS = (
-    ("_version", "errors", "interrupt", "losses", "isolation", "label_noise", "captured"),
+    (
+        "_version",
+        "errors",
+        "interrupt",
+        "losses",
+        "isolation",
+        "label_noise",
+        "captured",
+        "exported",
+    ),
     ("linen", "nnx", "determinism", "events"),
     ("models", "data"),
     ("config_schema",),
@@ -26,7 +35,7 @@ LAYERS = (
     ("experiment", "feed"),
     ("restore",),
     ("warm_start",),
-    ("diagnostics",),
+    ("diagnostics", "export"),
     ("evaluate",),
     ("train",),
     ("benchmark",),
@@ -40,6 +49,7 @@ OUTSIDE = {
     "isolation": {"jax", "jaxtyping"},
     "label_noise": {"jax", "jaxtyping"},
     "captured": {"jax"},
+    "exported": {"jax", "numpy"},
     "linen": {"jax", "flax"},
     "nnx": {"jax", "flax"},
     "models": {"jax", "jaxtyping", "flax", "numpy"},
