@@ -2,6 +2,7 @@
 
     python tools/reliability.py            full counts, writes results/reliability.md
     python tools/reliability.py --quick    small counts, prints the table alone
+    python tools/reliability.py --only kills disks    these rows at full counts, likewise
 
 Every run is a process of `launch.py` on scikit-learn's digits. A full disk is a small tmpfs, which
 takes the right to mount one; without it the row says so.
@@ -81,8 +82,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small counts; writes no file")
     parser.add_argument("--seed", type=int, default=0, help="of every moment, place and value")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(FULL), help="these rows alone; writes no file"
+    )
     arguments = parser.parse_args()
     counts = QUICK if arguments.quick else FULL
+    if arguments.only:
+        counts = {name: counts[name] if name in arguments.only else 0 for name in counts}
     jax.config.update("jax_disable_most_optimizations", True)
     seed = arguments.seed
     began = time.monotonic()
@@ -115,9 +121,9 @@ def main() -> int:
             "resumes": (disturbed_rows.resumes, runs, reference),
             "disks": (disturbed_rows.disks, runs, reference),
             "removals": (disturbed_rows.removals, runs, reference),
+            "steps": (disturbed_rows.long_run, runs, reference),
             "configs": (bad_input.configs, folder, 4 if arguments.quick else 8),
             "files": (bad_input.data_files, folder, runs.data),
-            "steps": (disturbed_rows.long_run, runs, reference),
         }
         with ThreadPoolExecutor(2) as pool:
             futures = [
@@ -129,9 +135,11 @@ def main() -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     flags = " --quick" if arguments.quick else ""
+    if arguments.only:
+        flags += f" --only {' '.join(arguments.only)}"
     text = table(rows, seed, time.monotonic() - began, flags)
     print(text, end="")
-    if not arguments.quick:
+    if not flags:
         (REPOSITORY / "results").mkdir(exist_ok=True)
         (REPOSITORY / "results" / "reliability.md").write_text(text)
     return 0 if all(row.good for row in rows) else 1
