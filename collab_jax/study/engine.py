@@ -80,6 +80,23 @@ class _Submitted:
             self._job.cancel(check=False)
 
 
+def _import_submitit() -> Any:
+    # At import it configures logging for the whole program, and so closes others' handlers.
+    before = os.environ.get("SUBMITIT_LOG_LEVEL")
+    os.environ["SUBMITIT_LOG_LEVEL"] = "NOCONFIG"
+    try:
+        import submitit
+    except ImportError:
+        raise UserError(
+            "submitit is not installed; expected the extra `study`: pip install 'collab-jax[study]'"
+        ) from None
+    finally:
+        os.environ.pop("SUBMITIT_LOG_LEVEL")
+        if before is not None:
+            os.environ["SUBMITIT_LOG_LEVEL"] = before
+    return submitit
+
+
 class Engine:
     """Starts commands by submitit.
 
@@ -93,13 +110,7 @@ class Engine:
     """
 
     def __init__(self, folder: Path, slurm: Mapping[str, Any] | None = None) -> None:
-        try:
-            import submitit
-        except ImportError:
-            raise UserError(
-                "submitit is not installed; expected the extra `study`: "
-                "pip install 'collab-jax[study]'"
-            ) from None
+        submitit = _import_submitit()
         self.cluster = "local" if slurm is None else "slurm"
         self._folder, self._submitit = folder, submitit
         try:

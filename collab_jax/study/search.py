@@ -29,7 +29,7 @@ from collab_jax.study.job import reason_of
 from collab_jax.study.runs import Run, interpreter_command
 from collab_jax.study.search_spec import Search, check_search, grid_points, load_search, trial_runs
 from collab_jax.study.search_storage import Claim, SearchStorage
-from collab_jax.study.state import read_json
+from collab_jax.study.state import is_held, read_json
 
 __all__ = ["best_recipe", "main", "work"]
 
@@ -105,6 +105,9 @@ def _train(run: Run, claim: Claim, threads: int, *, watch: bool) -> str:
       "" at its end, "pruned", or why it failed.
     """
     folder = claim.folder
+    # The run of a process that was killed may live on: its result counts as this trial's.
+    while is_held(folder / run.name):
+        time.sleep(0.5)
     if read_json(folder / run.product) is not None:
         return ""
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +136,8 @@ def _train(run: Run, claim: Claim, threads: int, *, watch: bool) -> str:
     if process.returncode == EXIT_CODE:
         raise _Stop
     if process.returncode:
-        return reason_of(log_path, process.returncode)
+        reason = reason_of(log_path, process.returncode)
+        return _train(run, claim, threads, watch=watch) if "in use by" in reason else reason
     if watch:
         _report(run, claim)
     return ""
