@@ -205,6 +205,9 @@ def test_killed_twice_a_study_gives_the_same_bits(tmp_path, monkeypatch):
         "    return Study('s', (Table('t', (cell,)),), pictures=False)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(TESTS.parent))
+    # The four starts compile one program once.
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
     def command(out):
         words = ["-m", "collab_jax.study", "--study", str(file), "--out", str(tmp_path / out)]
