@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -43,11 +44,14 @@ usage: {program} --config FILE[:METHOD] [--workdir DIR] [--config.KEY=VALUE ...]
                             runs with jax and numpy alone (default: train)
   --checkpoint best|last|STEP
                             checkpoint to evaluate or export (default: best)
+  --profile steps=FIRST:END
+                            write a trace of training steps FIRST to END - 1, counted from 0, for
+                            TensorBoard and Perfetto into DIR/profile
   --no-resume               refuse a run directory that holds a run (default: --resume, go on)
   --keys                    print every KEY with its type, default, allowed values and meaning
   --help                    print this text
 """
-_VALUE_FLAGS = ("--config", "--workdir", "--mode", "--checkpoint")
+_VALUE_FLAGS = ("--config", "--workdir", "--mode", "--checkpoint", "--profile")
 _SWITCHES = ("--resume", "--no-resume", "--keys", "--help")
 _RUN_FILES = ("config.json", "metrics.jsonl", "checkpoints")
 
@@ -66,6 +70,7 @@ class Command:
         mode: train, evaluate or export.
         checkpoint: which checkpoint to evaluate or export: best, last or a step.
         resume: go on with the run that the directory holds; if False it must hold none.
+        profile: the first step to trace and the one after the last, None for no trace.
         command_line: the arguments as one line that a shell reads back.
         warnings: overrides that the method makes no use of, one line each.
     """
@@ -75,6 +80,7 @@ class Command:
     mode: Literal["train", "eval", "export"] = "train"
     checkpoint: str = "best"
     resume: bool = True
+    profile: tuple[int, int] | None = None
     command_line: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -121,9 +127,9 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
 def _example(flag: str) -> str:
     key = config_lib.SCHEMA.get(flag.removeprefix("--config."))
     if key is None:
-        return {"--mode": "eval", "--checkpoint": "best", "--workdir": "runs/first"}.get(
-            flag, "configs/cifar10_vgg16.py"
-        )
+        examples = {"--mode": "eval", "--checkpoint": "best", "--workdir": "runs/first"}
+        examples["--profile"] = "steps=10:20"
+        return examples.get(flag, "configs/cifar10_vgg16.py")
     return config_lib.as_text(key.default) or "TEXT"
 
 
@@ -145,6 +151,8 @@ def parse(arguments: Sequence[str]) -> Command:
         raise UserError(
             f"--checkpoint {flags['--checkpoint']}: expected only with --mode eval or export"
         )
+    if "--profile" in flags and mode != "train":
+        raise UserError(f"--profile {flags['--profile']}: expected only with --mode train")
     if "--resume" in flags and "--no-resume" in flags:
         raise UserError("--resume and --no-resume exclude each other, expected one of them")
     if not flags.get("--workdir", "-").strip():
@@ -170,6 +178,7 @@ def parse(arguments: Sequence[str]) -> Command:
         mode=mode,
         checkpoint=_parse_checkpoint(flags.get("--checkpoint", "best")),
         resume="--no-resume" not in flags,
+        profile=_parse_profile(flags["--profile"]) if "--profile" in flags else None,
         command_line=shlex.join(arguments),
         warnings=tuple(f"config.{key} has no effect with method {config.method}" for key in idle),
     )
@@ -249,6 +258,13 @@ def _parse_checkpoint(text: str) -> str:
     raise UserError(f"--checkpoint {text!r}: expected best, last or a step{hint}")
 
 
+def _parse_profile(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"steps=([0-9]{1,18}):([0-9]{1,18})", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise UserError(f"--profile {text!r}: expected steps=FIRST:END, such as steps=10:20")
+    return int(match[1]), int(match[2])
+
+
 def execute(command: Command) -> dict[str, Any]:
     """Trains or evaluates, and returns the run's result."""
     if command.config.deterministic:
@@ -265,7 +281,9 @@ def execute(command: Command) -> dict[str, Any]:
         from collab_jax import export
 
         return export.run(command.workdir, checkpoint=command.checkpoint)
-    return train.run(command.config, command.workdir, resume=command.resume)
+    return train.run(
+        command.config, command.workdir, resume=command.resume, profile=command.profile
+    )
 
 
 def _one_line(error: Exception) -> str:

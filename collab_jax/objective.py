@@ -300,7 +300,8 @@ def _out(outputs: Outputs, settings: ConfigDict) -> Array:
 
 def _mid(outputs: Outputs, heads: LocalHeads, settings: ConfigDict) -> Array:
     """Eq. 7, summed over layers and averaged over the batch."""
-    local_logits: Any = heads.apply({"params": outputs.heads["mid"]}, outputs.features)
+    with jax.named_scope("heads"):
+        local_logits: Any = heads.apply({"params": outputs.heads["mid"]}, outputs.features)
     # The output joins as a target only: it must not learn from the local term.
     output_logits = jax.lax.stop_gradient(outputs.logits.mean(axis=0))
     values = losses.intermediate_loss(
@@ -320,7 +321,8 @@ def _pull_push(
     outputs: Outputs, projections: Projections, settings: ConfigDict, num_classes: int
 ) -> Array:
     """Eq. 9, summed over layers."""
-    projected: Any = projections.apply({"params": outputs.heads["pull_push"]}, outputs.features)
+    with jax.named_scope("heads"):
+        projected: Any = projections.apply({"params": outputs.heads["pull_push"]}, outputs.features)
     layers = len(outputs.features)
     return losses.pull_push_loss(
         projected,

@@ -114,8 +114,9 @@ def train_step(
     loss, values, gradients = _add_terms_of_parameters(
         settings.objective, state, loss, values, gradients
     )
-    updates, opt_state = settings.optimizer.update(gradients, state.opt_state, trainable)
-    new_trainable: Any = optax.apply_updates(trainable, updates)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = settings.optimizer.update(gradients, state.opt_state, trainable)
+        new_trainable: Any = optax.apply_updates(trainable, updates)
 
     bad_terms = ~jnp.isfinite(jnp.stack(list(values.values())))
     bad_gradients = jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(gradients)])

@@ -31,6 +31,7 @@ from collab_jax.feed import Feed
 from collab_jax.interrupt import Interrupted, StopSignals
 from collab_jax.mesh import Placement, check_batch
 from collab_jax.metrics import MetricsLog, summarise
+from collab_jax.profiling import Profiler
 from collab_jax.progress import Display, device_names
 from collab_jax.results import new_results, update_results
 from collab_jax.run_dir import hold, open_config, write_json
@@ -43,7 +44,11 @@ _STEPS_PER_DISPATCH = 32
 
 
 def run(
-    config: ConfigDict, workdir: str | os.PathLike[str], *, resume: bool = True
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    resume: bool = True,
+    profile: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Trains a run, or goes on with it, to its end.
 
@@ -51,6 +56,8 @@ def run(
       config: a valid config.
       workdir: the run directory.
       resume: whether a run that the directory holds may go on.
+      profile: the first step, counted from 0 at the run's beginning, and the one after the last,
+        of which a trace is written; None for no trace.
 
     Returns:
       The content of `result.json`.
@@ -79,7 +86,7 @@ def run(
             return config_lib.to_json(own)
 
         config = config_lib.from_json(processes.share(opened), str(run_dir))
-        return _Run(config, run_dir, dataset, signals, check_held[0]).train()
+        return _Run(config, run_dir, dataset, signals, check_held[0]).train(profile)
 
 
 class _Run:
@@ -124,11 +131,13 @@ class _Run:
             chunk=config.steps_per_dispatch,
         )
 
-    def train(self) -> dict[str, Any]:
+    def train(self, profile: tuple[int, int] | None) -> dict[str, Any]:
         config = self.config
         began = time.monotonic()
+        self.profiler = Profiler(self.run_dir, profile, self.total_steps)
         state = self._initial_state()
         first_step = int(state.step)
+        self.profiler.begin(first_step)
         self.display: Any = processes.Silent()
         self.log: Any = processes.Silent()
         if processes.is_first():
@@ -156,6 +165,7 @@ class _Run:
         else:
             self.checkpointer.close()
         finally:
+            self.profiler.close()
             self.display.stop()
             self.log.close()
         result = self._result()
@@ -198,8 +208,10 @@ class _Run:
             with timer.waiting(report):
                 count, batch = next(inputs)
             previous = report
-            state, report = self.feed.run(state, batch)
+            with self.profiler.step(step, count, previous):
+                state, report = self.feed.run(state, batch)
             step += count
+            self.profiler.dispatched(step, report)
             timer.steps += count
             if previous is not None:
                 jax.block_until_ready(previous)

@@ -36,7 +36,7 @@ def calls(monkeypatch):
     """Training and evaluation replaced by a record of how they are called."""
     record = []
 
-    def train(config, workdir, *, resume=True):
+    def train(config, workdir, *, resume=True, profile=None):
         record.append(("train", config.method, Path(workdir), resume))
         return {}
 

@@ -35,7 +35,7 @@ LAYERS = (
     ("experiment", "feed"),
     ("restore",),
     ("warm_start",),
-    ("diagnostics", "export"),
+    ("diagnostics", "export", "profiling"),
     ("evaluate",),
     ("train",),
     ("benchmark",),
