@@ -51,7 +51,7 @@ def cell(column, seeds, *, row="digits", x=None, paper=None):
 def write_study(folder, tables, name="small"):
     folder.mkdir(parents=True, exist_ok=True)
     content = {"format": 1, "name": name, "title": "A <small> study", "note": "", "tables": tables}
-    (folder / "study.json").write_text(json.dumps({**content, "programs": []}))
+    (folder / "study.json").write_text(json.dumps({**content, "threads": 2, "programs": []}))
 
 
 def table(cells, title="A table", x_label=""):
@@ -121,7 +121,7 @@ def test_numbers_stand_beside_the_papers_and_missing_ones_are_visible(study, tmp
     assert ["digits/out/seed-0", "at epoch 2 of 4"] in rows
     assert ["digits/kernel/seed-0", "failed: the disk is full"] in rows
     assert "Of 14 runs: 8 done, 1 failed, 1 unfinished, 4 not begun." in text
-    assert "python launch.py 3 <mid>" in text
+    assert "NPROC=2 python launch.py 3 <mid>" in text
 
 
 class Page(HTMLParser):

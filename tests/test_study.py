@@ -15,6 +15,7 @@ from collab_jax.study import Cell, Study, Table, load_study
 from collab_jax.study import __main__ as program
 from collab_jax.study import estimate as estimates
 from collab_jax.study import folder as folders
+from collab_jax.study.flops import run_flops
 from collab_jax.study.job import reason_of
 from collab_jax.study.runs import cell_run, study_runs
 from collab_jax.study.spec import list_studies
@@ -123,6 +124,15 @@ def test_every_shipped_study_resolves_and_trains_nothing_twice(tmp_path):
     # Nine methods, and four of them at two more levels of noise, with five seeds.
     assert len(trained) == 5 * (9 + 4 * 2)
     assert [run.config.seed for run in trained] == sorted(run.config.seed for run in trained)
+
+
+@pytest.mark.slow
+def test_equal_compute_is_equal_in_flops(tmp_path):
+    cells = {cell.column: cell for cell in load_study("ablations")[1].tables[2].cells}
+    flops = {name: run_flops(cell_run(cell, 0, tmp_path).config) for name, cell in cells.items()}
+    for method in ("mid", "out+mid+pull_push"):
+        assert flops[f"baseline for {method}'s FLOPs"] == pytest.approx(flops[method], rel=0.01)
+    assert flops["mid"] > 1.3 * flops["baseline"]
 
 
 def test_ablations_change_one_key_at_a_time(tmp_path):

@@ -281,5 +281,6 @@ def test_each_run_has_its_environment(study, stub, tmp_path, monkeypatch):
     assert program.main(arguments) == 0
     records = [json.loads(p.read_text()) for p in (tmp_path / "out" / "jobs").glob("*.job.json")]
     environments = [record["environment"] for record in records]
+    assert json.loads((tmp_path / "out" / "study.json").read_text())["threads"] == 1
     assert all(environment["NPROC"] == "1" for environment in environments)
     assert sorted(e["CUDA_VISIBLE_DEVICES"] for e in environments) == ["3", "5"]

@@ -192,8 +192,11 @@ def read_folder(folder: Path) -> StudyData | SearchData:
         )
     runs: dict[str, RunData] = {}
 
+    # The last bits of a result depend on the number of threads.
+    threads = f"NPROC={content['threads']} " if content.get("threads") else ""
+
     def run(item: Mapping[str, Any]) -> RunData:
-        made = RunData(item["seed"], item["path"], item["command"], folder)
+        made = RunData(item["seed"], item["path"], threads + item["command"], folder)
         return runs.setdefault(made.path, made)
 
     tables = [

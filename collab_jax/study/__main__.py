@@ -16,11 +16,18 @@ from collab_jax.interrupt import EXIT_CODE
 from collab_jax.study.display import Board, plan_table
 from collab_jax.study.engine import Engine, parse_slurm
 from collab_jax.study.estimate import cost_key, estimate, spell
-from collab_jax.study.folder import check_folder, check_room, describe, hold_folder, write_study
+from collab_jax.study.folder import (
+    STUDY_FILE,
+    check_folder,
+    check_room,
+    describe,
+    hold_folder,
+    write_study,
+)
 from collab_jax.study.runs import Run, cell_run, program_run, study_runs
 from collab_jax.study.scheduler import Scheduler, StudyStopped
 from collab_jax.study.spec import Study, list_studies, load_study
-from collab_jax.study.state import told_state
+from collab_jax.study.state import read_json, told_state
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,7 +104,8 @@ def _run(options: argparse.Namespace, flags: list[str]) -> int:
     with hold_folder(out):
         check_folder(out, name, runs)
         check_room(out)
-        write_study(out, describe(name, study, out, study.seeds))
+        _check_threads(out, options.threads)
+        write_study(out, describe(name, study, out, study.seeds, options.threads))
         engine = Engine(out / "jobs" / "submitit", slurm)
         scheduler = Scheduler(
             out,
@@ -129,6 +137,16 @@ def _check_flags(flags: Sequence[str]) -> None:
                 f"{flag}: {key} changes results, expected it in the study file; here only "
                 f"{', '.join(sorted(config_lib.RESUME_FREE_KEYS))}"
             )
+
+
+def _check_threads(out: Path, threads: int) -> None:
+    before = (read_json(out / STUDY_FILE) or {}).get("threads", threads)
+    if before != threads:
+        print(
+            f"warning: --threads was {before} and is {threads}: the last bits of a result depend "
+            "on it",
+            file=sys.stderr,
+        )
 
 
 def _dry_run(study: Study, runs: Sequence[Run], out: Path, *, count: bool) -> None:

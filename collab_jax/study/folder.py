@@ -26,7 +26,9 @@ _ROOM = 256 << 20
 _LOCK = ".study.lock"
 
 
-def describe(name: str, study: Study, out: Path, seeds: Sequence[int]) -> dict[str, Any]:
+def describe(
+    name: str, study: Study, out: Path, seeds: Sequence[int], threads: int = 0
+) -> dict[str, Any]:
     """A study as its folder's `study.json` holds it: all that the report has to know."""
     return {
         "format": 1,
@@ -35,6 +37,7 @@ def describe(name: str, study: Study, out: Path, seeds: Sequence[int]) -> dict[s
         "title": study.title,
         "note": study.note,
         "seeds": list(seeds),
+        "threads": threads,
         "tables": [
             {
                 "title": table.title,
