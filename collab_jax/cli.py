@@ -108,7 +108,7 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
         elif flag not in (*_VALUE_FLAGS, *_SWITCHES):
             hint = config_lib.did_you_mean(flag, (*_VALUE_FLAGS, *_SWITCHES))
             key = flag.lstrip("-")
-            if not hint and key in config_lib.SCHEMA:
+            if key in config_lib.SCHEMA:
                 hint = f"; did you mean --config.{key}?"
             raise UserError(f"unknown flag {flag!r}{hint or '; --help lists the flags'}")
         if flag in flags or flag in overrides:
