@@ -227,7 +227,8 @@ class Scheduler:
             if state.status == "running":
                 left[name] = self._paces.setdefault(name, Pace()).seconds_left(state)
         estimates = estimate(self._runs, self.states)
-        seconds = [left.get(n) or e.seconds for n, e in estimates.items()]
+        open_runs = [n for n, state in self.states.items() if state.status != "failed"]
+        seconds = [left.get(name) or estimates[name].seconds for name in open_runs]
         known = [value for value in seconds if value is not None]
         total = sum(known) / self._jobs if len(known) == len(seconds) else None
         self._board.update(self.states, left, total)
