@@ -44,16 +44,33 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._before[number] = signal.signal(number, self._receive)
+            # Python calls a handler between two of its own instructions, so not while XLA compiles,
+            # and once for what came meanwhile: a thread sees each signal as it comes.
+            self._reader, self._writer = os.pipe()
+            os.set_blocking(self._writer, False)
+            self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+            threading.Thread(target=_exit_at_second, args=(self._reader,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._before:
+            return
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self._writer)  # which ends the thread
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            os._exit(128 + number)
-        self.received = number
+        self.received = self.received or number
+
+
+def _exit_at_second(reader: int) -> None:
+    seen = 0
+    with open(reader, "rb", buffering=0) as pipe:
+        while number := pipe.read(1):
+            seen += number[0] in _SIGNALS
+            if seen == 2:
+                os._exit(128 + number[0])
 
 
 @contextmanager
