@@ -119,7 +119,7 @@ def second_signals(runs: Disturbed, reference: Path, count: int, seed: int) -> R
         run_dir = runs.folder / f"twice-{trial}"
         process = runs.start(run_dir)
         runs.wait_for_checkpoint(process, run_dir, 0)
-        for wait in (rng.uniform(0.0, 0.2), 0.002):
+        for wait in (rng.uniform(0.0, 0.2), rng.uniform(0.0, 0.1)):
             time.sleep(wait)
             process.send_signal(signal.SIGINT)
         began = time.monotonic()
