@@ -7,14 +7,16 @@ Command:
     python -m collab_jax.study --study configs/studies/reduced.py --out runs/reduced \\
         --jobs 2 --threads 1
 
-Cost: 85 runs of 100 epochs (1,500 steps of 64) and 17 evaluations. Measured on one core of an
-Intel Xeon, in processor time, for 5 and for 25 epochs with all evaluations:
-    baseline                  18 s to start and compile, 0.65 s an epoch:  83 s a run
-    tree (4 heads)            about 25 s,                0.9 s an epoch:  115 s a run
-    out+mid+pull_push+kernel  40 s,                      1.57 s an epoch: 197 s a run
-so that all of it takes about 11,000 s of processor time, 1.6 hours on two free cores. A run with
-two threads trains no faster than with one (2,000 to 3,000 against 2,400 images a second for
-baseline), so that two runs at a time, of one thread each, do twice the work.
+Cost: 85 runs of 100 epochs (1,500 steps of 64) and 17 evaluations. Measured in processor time on a
+core of an Intel Xeon, one thread a run, start and compilation with it:
+    baseline                  100 epochs:  65 s (other work on both cores: 207 s on the clock)
+    out+mid+pull_push         100 epochs: 141 s (257 s on the clock)
+    baseline                  from 5 and 25 epochs: 18 s to start, 0.65 s an epoch
+    out+mid+pull_push+kernel  from 5 and 25 epochs: 40 s to start, 1.57 s an epoch
+    tree (4 heads)            25 epochs: 48 s
+so that all of it takes about 8,000 to 11,000 s of processor time, 1.1 to 1.6 hours on two free
+cores. A run with two threads trains no faster than with one (2,000 to 3,000 against 2,400 images a
+second for baseline): two runs at a time, of one thread each, do twice the work.
 """
 
 from collab_jax.study import Cell, Study, Table
