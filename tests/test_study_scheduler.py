@@ -18,8 +18,10 @@ from collab_jax.errors import UserError
 from collab_jax.study import __main__ as program
 from collab_jax.study import engine as engines
 from collab_jax.study import load_study, scheduler
+from collab_jax.study.display import Board
 from collab_jax.study.job import CommandJob
 from collab_jax.study.runs import study_runs
+from collab_jax.study.state import State
 
 TESTS = Path(__file__).resolve().parent
 STUDY = """
@@ -109,6 +111,13 @@ def test_missing_runs_run_done_ones_are_skipped_and_a_failure_is_told(study, stu
     assert record["command"][-1] == f"--workdir={dirs['baseline', 0]}"
     assert program.main([*arguments, "--dry-run"]) == 0
     assert "1 failed" in capsys.readouterr().out
+
+
+def test_brackets_of_a_reason_are_shown(capsys):
+    board = Board("a study")
+    board.update({"a": State("running")}, {"a": None}, None)
+    board.update({"a": State("failed", reason="install 'collab-jax[plan]'")}, {}, None)
+    assert "failed  a: install 'collab-jax[plan]'\n" in capsys.readouterr().out
 
 
 def test_a_run_that_somebody_else_holds_is_adopted(study, stub, capsys):

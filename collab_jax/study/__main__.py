@@ -172,7 +172,9 @@ def _dry_run(study: Study, runs: Sequence[Run], out: Path, *, count: bool) -> No
         for name, run in by_name.items()
         if run.config is not None and cost_key(run.config) in flops
     }
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+    console = Console(
+        highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 160
+    )
     console.print(study.title)
     console.print(plan_table(cells, states, estimates, of_run))
     left = [item.seconds for name, item in estimates.items() if states[name].status != "done"]

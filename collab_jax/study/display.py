@@ -34,7 +34,7 @@ class Board:
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Console(highlight=False, soft_wrap=True, markup=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._terminal = sys.stdout.isatty()
         self._before: dict[str, str] = {}

@@ -274,7 +274,9 @@ def _main(options: argparse.Namespace) -> int:
         print(f"{search.trials - len(grid_points(search))} more drawn by TPE; {name}")
         return 0
     rows = work(name, search, out, threads=options.threads)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(_table(rows))
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120).print(
+        _table(rows)
+    )
     best = best_recipe(name, search, rows)
     unfinished = [row["trial"] for row in rows if row["state"] in ("running", "waiting")]
     if unfinished:
