@@ -24,7 +24,9 @@ class Feed:
     """Runs train steps over a split.
 
     Where the split fits, it stays on every device and a step gathers its own batch there;
-    otherwise the host gathers the next batch while the devices compute.
+    otherwise the host gathers the next batch while the devices compute. It then holds two
+    dispatches' batches, and 12 bytes an example for an epoch's order while that is drawn; a
+    memory-mapped split takes no more.
 
     Args:
       split: the training split.
