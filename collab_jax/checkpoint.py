@@ -49,6 +49,9 @@ class Checkpointer:
     def __init__(self, run_dir: str | os.PathLike[str]) -> None:
         self.directory = checkpoint_dir(run_dir)
         self._pinned = _Pinned()
+        # Of several processes, one writes; the others do not come to Orbax's barriers.
+        alone = jax.process_count() == 1
+        own = None if alone else {jax.process_index()}
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                 [checkpoint_managers.LatestN(2), self._pinned]
@@ -56,14 +59,13 @@ class Checkpointer:
             cleanup_tmp_directories=True,
             # In the background, a folder that cannot be made would be waited for.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
-            # Of several processes, one writes; the others do not come to Orbax's barriers.
+            create=alone,
             multiprocessing_options=ocp.options.MultiprocessingOptions(
-                primary_host=jax.process_index(), active_processes={jax.process_index()}
-            )
-            if jax.process_count() > 1
-            else ocp.options.MultiprocessingOptions(),
+                primary_host=jax.process_index(), active_processes=own
+            ),
         )
         try:
+            self.directory.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(self.directory, options=options)
         except OSError as error:
             raise RunError(

@@ -44,6 +44,9 @@ usage: {program} --config FILE[:METHOD] [--workdir DIR] [--config.KEY=VALUE ...]
                             runs with jax and numpy alone (default: train)
   --checkpoint best|last|STEP
                             checkpoint to evaluate or export (default: best)
+  --coordinator HOST:PORT   address of the first of several processes that train one run together
+  --num_processes N         how many they are
+  --process_id I            which one this is, from 0; under SLURM none of the three is needed
   --profile steps=FIRST:END
                             write a trace of training steps FIRST to END - 1, counted from 0, for
                             TensorBoard and Perfetto into DIR/profile
@@ -51,7 +54,9 @@ usage: {program} --config FILE[:METHOD] [--workdir DIR] [--config.KEY=VALUE ...]
   --keys                    print every KEY with its type, default, allowed values and meaning
   --help                    print this text
 """
-_VALUE_FLAGS = ("--config", "--workdir", "--mode", "--checkpoint", "--profile")
+_PROCESS_FLAGS = ("--coordinator", "--num_processes", "--process_id")
+_VALUE_FLAGS = ("--config", "--workdir", "--mode", "--checkpoint", "--profile", *_PROCESS_FLAGS)
+_PROGRAM_BYTES = 4 << 30
 _SWITCHES = ("--resume", "--no-resume", "--keys", "--help")
 _RUN_FILES = ("config.json", "metrics.jsonl", "checkpoints")
 
@@ -72,6 +77,8 @@ class Command:
         resume: go on with the run that the directory holds; if False it must hold none.
         profile: the first step to trace and the one after the last, None for no trace.
         command_line: the arguments as one line that a shell reads back.
+        processes: the coordinator's address, how many processes train together, and which of
+            them this is; None: it trains alone, or SLURM says.
         warnings: overrides that the method makes no use of, one line each.
     """
 
@@ -82,6 +89,7 @@ class Command:
     resume: bool = True
     profile: tuple[int, int] | None = None
     command_line: str = ""
+    processes: tuple[str, int, int] | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -180,6 +188,7 @@ def parse(arguments: Sequence[str]) -> Command:
         resume="--no-resume" not in flags,
         profile=_parse_profile(flags["--profile"]) if "--profile" in flags else None,
         command_line=shlex.join(arguments),
+        processes=_parse_processes(flags, mode),
         warnings=tuple(f"config.{key} has no effect with method {config.method}" for key in idle),
     )
 
@@ -249,6 +258,28 @@ def _check_workdir(workdir: Path, *, resume: bool) -> None:
         )
 
 
+def _parse_processes(flags: dict[str, str], mode: str) -> tuple[str, int, int] | None:
+    given = [flag for flag in _PROCESS_FLAGS if flag in flags]
+    if not given:
+        return None
+    if mode != "train":
+        raise UserError(f"{given[0]} {flags[given[0]]}: expected only with --mode train")
+    missing = [flag for flag in _PROCESS_FLAGS if flag not in flags]
+    if missing:
+        raise UserError(f"{given[0]} is given without {' and '.join(missing)}, expected all three")
+    coordinator, *numbers = (flags[flag] for flag in _PROCESS_FLAGS)
+    host, _, port = coordinator.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise UserError(f"--coordinator {coordinator!r}: expected HOST:PORT")
+    for flag, text in zip(_PROCESS_FLAGS[1:], numbers, strict=True):
+        if not (text.isascii() and text.isdigit() and len(text) < 7):
+            raise UserError(f"{flag} {text!r}: expected a whole number")
+    count, number = map(int, numbers)
+    if not number < count:
+        raise UserError(f"--process_id {number}: expected less than --num_processes {count}")
+    return coordinator, count, number
+
+
 def _parse_checkpoint(text: str) -> str:
     if text in ("best", "last"):
         return text
@@ -270,7 +301,13 @@ def execute(command: Command) -> dict[str, Any]:
     if command.config.deterministic:
         request_determinism()
     # Only here: JAX takes seconds to import, and a wrong flag should be told at once.
-    from collab_jax import evaluate, train
+    from collab_jax import evaluate, processes, train
+
+    _keep_programs()
+    if command.processes is not None:
+        processes.start(*command.processes)
+    elif command.mode == "train" and processes.under_slurm():
+        processes.start()
 
     # Orbax logs pages of tracebacks for an error that it also raises and that is told in one line.
     for name in ("absl", "asyncio"):
@@ -284,6 +321,16 @@ def execute(command: Command) -> dict[str, Any]:
     return train.run(
         command.config, command.workdir, resume=command.resume, profile=command.profile
     )
+
+
+def _keep_programs() -> None:
+    """Keeps compiled programs from one run to the next, unless JAX was told where or not to."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(folder / "collab_jax" / "programs"))
+        jax.config.update("jax_compilation_cache_max_size", _PROGRAM_BYTES)
 
 
 def _one_line(error: Exception) -> str:
@@ -381,10 +428,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_CODE
     except (RunError, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 1
+        return _failed(1)
     except UserError as error:
         if isinstance(error, UsageError):
             print(usage(program), file=sys.stderr)
         print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 2
+        return _failed(2)
     return 0
+
+
+def _failed(code: int) -> int:
+    """The code, unless this is one of several processes, which then ends without the others."""
+    if "collab_jax.processes" in sys.modules:
+        from collab_jax import processes
+
+        processes.leave(code)
+    return code

@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -12,7 +14,17 @@ import numpy as np
 from collab_jax.errors import RunError, UserError
 from collab_jax.mesh import Placement
 
-__all__ = ["Silent", "Vote", "is_first", "leave", "share", "share_arrays", "start"]
+__all__ = [
+    "Silent",
+    "Vote",
+    "is_first",
+    "leave",
+    "share",
+    "share_arrays",
+    "start",
+    "under_slurm",
+    "watched",
+]
 
 _HEARTBEAT_SECONDS = 30
 _ERRORS: dict[str, type[Exception]] = {"UserError": UserError, "RunError": RunError}
@@ -45,6 +57,26 @@ def start(
         raise RunError(
             f"process {process_id} of {num_processes}: could not join the others at {coordinator} "
             f"({str(error).splitlines()[0]})"
+        ) from error
+
+
+def under_slurm() -> bool:
+    """Whether SLURM started this process as one of several of a job step."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in os.environ
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Raises a RunError in place of what JAX makes of a lost connection to another process."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise RunError(
+            f"process {jax.process_index()} of {jax.process_count()}: another process of this run "
+            f"is gone ({str(error).splitlines()[0][:200]}); start all of them again to go on from "
+            "the last checkpoint"
         ) from error
 
 
@@ -169,5 +201,8 @@ class Silent:
 
 
 def leave(code: int) -> None:
-    """Ends this process at once: the orderly end would wait for processes that are gone."""
-    os._exit(code)
+    """Ends one of several processes at once: its orderly end would wait for those that are gone."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -86,7 +86,8 @@ def run(
             return config_lib.to_json(own)
 
         config = config_lib.from_json(processes.share(opened), str(run_dir))
-        return _Run(config, run_dir, dataset, signals, check_held[0]).train(profile)
+        with processes.watched():
+            return _Run(config, run_dir, dataset, signals, check_held[0]).train(profile)
 
 
 class _Run:

@@ -85,12 +85,14 @@ def create_train_state(
     params, batch_stats = variables["params"], variables["batch_stats"]
     heads = objective.init_branches(key_heads, model, images)
     if objective.capture:
+        # A training pass needs an example for each part of the batch that is normalised by itself.
+        batch = getattr(model, "norm_groups", 1)
         features = jax.eval_shape(
-            lambda: (
-                objective.forward(
-                    model, params, {}, batch_stats, images, jnp.zeros((1,), jnp.int32), key
-                )[0].features
-            )
+            lambda images, labels: (
+                objective.forward(model, params, {}, batch_stats, images, labels, key)[0].features
+            ),
+            jnp.zeros((batch, *image_shape), jnp.float32),
+            jnp.zeros((batch,), jnp.int32),
         )
         heads.update(objective.init_heads(key_heads, features))
     names = [term.name for term in objective.terms]

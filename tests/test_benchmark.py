@@ -9,6 +9,7 @@ from collab_jax.benchmark import __main__ as program
 from collab_jax.benchmark import plan as planning
 from collab_jax.benchmark import report, step
 from collab_jax.benchmark.case import Case
+from collab_jax.benchmark.collectives import collectives, collectives_markdown, summary
 from collab_jax.benchmark.compiling import count_operations
 from collab_jax.benchmark.targets import GPUS
 from collab_jax.errors import UserError
@@ -52,6 +53,38 @@ def test_the_table_gives_ratios_to_baseline_and_says_that_nothing_ran():
     assert "all but multi_instance fit" in text
 
 
+PROGRAM = """
+  %r = f32[64,3]{1,0} all-reduce(%x), channel_id=1
+  %s = f32[10]{0} all-reduce-start(%y), channel_id=2
+  %g = ((f32[8,32]{1,0}, bf16[8]{0}), (f32[64,32]{1,0}, bf16[64]{0})) all-gather-start(%a, %b)
+  %h = (f32[2,4,4,8]{3,2,1,0}, f32[16,4,4,8]{3,2,1,0}) all-gather-start(%c), dimensions={0}
+  %d = f32[10]{0} all-reduce-done(%s)
+"""
+
+
+def test_what_devices_send_is_read_from_the_program():
+    found = summary(collectives(PROGRAM))
+    assert found["all-reduce"] == {"count": 2, "bytes": 4 * (64 * 3 + 10)}
+    gathered = 4 * 8 * 32 + 2 * 8 + 4 * 2 * 4 * 4 * 8
+    assert found["all-gather"] == {"count": 2, "bytes": gathered}
+    assert found["gathered_feature_maps"] == 1
+    rows = [{**row(method), "devices": 8, "collectives": found} for method in ("baseline", "mid")]
+    text = collectives_markdown(rows, "the command")
+    assert "over 8 x NVIDIA H100" in text and "not run on any" in text
+    assert "| mid | 0 | 2: 1 | 2: 2 | 0: 0 | 0: 0 | 0: 0 | 0 | 1 |" in text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_eight_gpus_gather_no_feature_maps():
+    overrides = {"model.width": 0.0625, "model.classifier_width": 16}
+    case = Case(method="out+mid+pull_push+kernel", batch_size=16, image_size=8, overrides=overrides)
+    figures = planning.plan(case, "h100", devices=8)
+    sent = figures["collectives"]
+    assert sent["all-reduce"]["bytes"] >= figures["params_bytes"]
+    assert sent["all-gather"]["count"] > 0 and sent["gathered_feature_maps"] == 0
+
+
 def test_changed_keys_stand_beside_the_method():
     cases = planning.economical_cases(Case())
     assert [case.method for case in cases] == ["pull_push", "out+mid+pull_push+kernel"]
@@ -89,7 +122,7 @@ def test_a_missing_compiler_names_the_extra(monkeypatch, capsys, tmp_path):
 def test_a_plan_goes_on_where_it_stopped(monkeypatch, tmp_path):
     planned = []
 
-    def fake(case, gpu):
+    def fake(case, gpu, devices):
         planned.append((case.method, gpu))
         return {**case.to_json(), "gpu": gpu, **FIGURES}
 

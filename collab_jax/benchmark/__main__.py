@@ -28,6 +28,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="only ResNet-101, 64 x 3 x 64 x 64: baseline, tree, hierarchical dropout",
     )
+    split = commands.add_parser(
+        "collectives", help="what GPUs that share a batch send each other (extra `plan`)"
+    )
+    split.add_argument("--gpus", nargs=1, choices=GPUS, default=["h100"])
+    split.add_argument("--devices", type=int, default=8)
+    split.add_argument("--model", choices=_MODELS, default="vgg16")
     step = commands.add_parser("step", help="time train steps on this machine")
     step.add_argument(
         "--against", choices=("torch",), help="time PyTorch beside it (extra `bench`)"
@@ -35,11 +41,11 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument("--repeats", type=int, default=10, help="timed steps of each method")
     plan.add_argument("--models", nargs="+", choices=_MODELS, default=["vgg16", "resnet18"])
     step.add_argument("--model", choices=_MODELS, default="vgg16")
-    for command, batch in ((plan, 128), (step, 64)):
+    for command, batch in ((plan, 128), (step, 64), (split, 128)):
         command.add_argument("--methods", nargs="+", type=_method, default=None)
         command.add_argument("--batch-size", type=int, default=batch)
         command.add_argument("--image-size", type=int, default=32)
-        command.add_argument("--width", type=float, default=1.0 if command is plan else 0.5)
+        command.add_argument("--width", type=float, default=0.5 if command is step else 1.0)
         command.add_argument(
             "--output", type=Path, required=True, help="file to write, without its ending"
         )
@@ -61,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "plan":
             _plan(options, command)
+        elif options.command == "collectives":
+            _collectives(options, command)
         else:
             _step(options, command)
     except (UserError, RunError) as error:
@@ -102,6 +110,28 @@ def _plan(options: argparse.Namespace, command: str) -> None:
     rows = plan_all(cases, options.gpus, output.with_suffix(".json"))
     output.with_suffix(".md").write_text(report.markdown(rows, command))
     report.draw(rows, output.with_suffix(".svg"))
+
+
+def _collectives(options: argparse.Namespace, command: str) -> None:
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from collab_jax.benchmark.case import Case
+    from collab_jax.benchmark.collectives import collectives_markdown
+    from collab_jax.benchmark.plan import METHODS, check_compiler, plan_all
+
+    check_compiler()
+    if options.devices < 2 or options.batch_size % options.devices:
+        raise UserError(
+            f"--devices {options.devices}: expected at least 2, and a factor of --batch-size "
+            f"{options.batch_size}"
+        )
+    overrides = {} if options.width == 1.0 else {"model.width": options.width}
+    cases = [
+        Case(options.model, method, options.batch_size, options.image_size, overrides=overrides)
+        for method in options.methods or METHODS[:6]
+    ]
+    output: Path = options.output
+    rows = plan_all(cases, options.gpus, output.with_suffix(".json"), options.devices)
+    output.with_suffix(".md").write_text(collectives_markdown(rows, command))
 
 
 def _step(options: argparse.Namespace, command: str) -> None:

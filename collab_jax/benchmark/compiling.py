@@ -8,15 +8,16 @@ import json
 import re
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import topologies
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from collab_jax.benchmark.case import Case
+from collab_jax.benchmark.collectives import collectives, summary
 from collab_jax.benchmark.targets import GPUS
+from collab_jax.mesh import Placement
 
 __all__ = ["compile_for", "count_operations"]
 
@@ -29,40 +30,45 @@ def count_operations(text: str) -> dict[str, int]:
     }
 
 
-def compile_for(case: Case, gpu: str) -> dict[str, Any]:
+def compile_for(case: Case, gpu: str, devices: int = 1) -> dict[str, Any]:
     """Plans a case's train step, its state donated as in training.
 
     Args:
       case: what to compile.
       gpu: a name in `targets.GPUS`.
+      devices: how many of them the batch is split over; the memory is that of one.
 
     Returns:
       Counts, FLOPs and planned memory in bytes.
     """
     topology = topologies.get_topology_desc(
-        platform="cuda", target_config=GPUS[gpu].target_config(), topology="1x1x1"
+        platform="cuda", target_config=GPUS[gpu].target_config(), topology=f"1x1x{devices}"
     )
     device: Any = topology.devices[0]
     assert device.client.runtime_type == "compile_only_runtime"
-    mesh = Mesh(np.array(topology.devices).reshape(1), ("device",))
-    sharding = NamedSharding(mesh, PartitionSpec())
+    placement = Placement(topology.devices)
     step, init = case.step_and_init()
     shapes = (jax.eval_shape(init), case.abstract_batch())
-    arguments = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
+    arguments = tuple(
+        jax.tree.map(partial(_placed, sharding=sharding), tree)
+        for tree, sharding in zip(shapes, (placement.everywhere, placement.split()), strict=True)
     )
     jitted = jax.jit(step, donate_argnums=0)
+    for_devices = jax.jit(step, donate_argnums=0, out_shardings=placement.everywhere)
     # The compile-only client has no cost analysis: the CPU's reads the program for the GPU.
     for_gpu = jitted.trace(*shapes).lower(lowering_platforms=("cuda",))
     cost: Any = for_gpu.cost_analysis()
     began = time.perf_counter()
-    compiled = jitted.lower(*arguments).compile()
+    compiled = for_devices.lower(*arguments).compile()
     seconds = time.perf_counter() - began
     memory: Any = compiled.memory_analysis()
     state, _ = arguments
     parts = {"params": state.params, "heads": state.heads, "optimizer": state.opt_state}
+    text = compiled.as_text() or ""
     return {
-        **count_operations(compiled.as_text() or ""),
+        **count_operations(text),
+        "devices": devices,
+        "collectives": summary(collectives(text)),
         "flops": cost["flops"],
         "peak_bytes": memory.peak_memory_in_bytes,
         "state_bytes": memory.argument_size_in_bytes,
@@ -72,13 +78,18 @@ def compile_for(case: Case, gpu: str) -> dict[str, Any]:
     }
 
 
+def _placed(leaf: Any, sharding: Any) -> Any:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
 def _size(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def main() -> None:
     request = json.load(sys.stdin)
-    print(json.dumps(compile_for(Case(**request["case"]), request["gpu"])))
+    case = Case(**request["case"])
+    print(json.dumps(compile_for(case, request["gpu"], request["devices"])))
 
 
 if __name__ == "__main__":

@@ -66,12 +66,13 @@ def check_compiler() -> None:
             )
 
 
-def plan(case: Case, gpu: str) -> dict[str, Any]:
+def plan(case: Case, gpu: str, devices: int = 1) -> dict[str, Any]:
     """Compiles a case for a GPU in a child process.
 
     Args:
       case: what to compile.
       gpu: a name in `targets.GPUS`.
+      devices: how many of them the batch is split over.
 
     Returns:
       The case, the GPU, and the figures of `compiling.compile_for`.
@@ -83,7 +84,7 @@ def plan(case: Case, gpu: str) -> dict[str, Any]:
     check_compiler()
     done = subprocess.run(
         [sys.executable, "-m", "collab_jax.benchmark.compiling"],
-        input=json.dumps({"case": case.to_json(), "gpu": gpu}),
+        input=json.dumps({"case": case.to_json(), "gpu": gpu, "devices": devices}),
         env={**os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
@@ -98,7 +99,9 @@ def plan(case: Case, gpu: str) -> dict[str, Any]:
     return {**case.to_json(), "gpu": gpu, **figures}
 
 
-def plan_all(cases: Sequence[Case], gpus: Sequence[str], path: Path) -> list[dict[str, Any]]:
+def plan_all(
+    cases: Sequence[Case], gpus: Sequence[str], path: Path, devices: int = 1
+) -> list[dict[str, Any]]:
     """Plans every case for every GPU, and writes the figures to `path` after each.
 
     What the file holds already is not compiled again, so that a plan can be gone on with.
@@ -111,7 +114,7 @@ def plan_all(cases: Sequence[Case], gpus: Sequence[str], path: Path) -> list[dic
             wanted = {**case.to_json(), "gpu": gpu}
             if any(all(row[k] == v for k, v in wanted.items()) for row in rows):
                 continue
-            rows.append(plan(case, gpu))
+            rows.append(plan(case, gpu, devices))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"note": NOTE, "rows": rows}, indent=1) + "\n")
             print(_line(rows[-1]), flush=True)
