@@ -27,6 +27,7 @@ __all__ = [
     "complete_steps",
     "is_sound",
     "read_checkpoint",
+    "remove_later",
     "write_manifest",
 ]
 
@@ -251,6 +252,13 @@ def checkpoint_dir(run_dir: str | os.PathLike[str]) -> Path:
 def complete_steps(directory: Path) -> list[int]:
     """The complete checkpoints, sound or damaged, in ascending order."""
     return [step for step in _steps(directory) if (directory / str(step) / MANIFEST).exists()]
+
+
+def remove_later(directory: Path, step: int) -> None:
+    """Removes the checkpoints of later steps than one that is kept."""
+    for other in _steps(directory):
+        if other > step:
+            shutil.rmtree(directory / str(other))
 
 
 def read_checkpoint(

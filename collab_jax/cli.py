@@ -44,6 +44,8 @@ usage: {program} --config FILE[:METHOD] [--workdir DIR] [--config.KEY=VALUE ...]
                             runs with jax and numpy alone (default: train)
   --checkpoint best|last|STEP
                             checkpoint to evaluate or export (default: best)
+  --seeds N,N,...           train a run for each seed, all in one program, each in a run directory
+                            of its own, seed-N in DIR
   --coordinator HOST:PORT   address of the first of several processes that train one run together
   --num_processes N         how many they are
   --process_id I            which one this is, from 0; under SLURM none of the three is needed
@@ -55,7 +57,10 @@ usage: {program} --config FILE[:METHOD] [--workdir DIR] [--config.KEY=VALUE ...]
   --help                    print this text
 """
 _PROCESS_FLAGS = ("--coordinator", "--num_processes", "--process_id")
-_VALUE_FLAGS = ("--config", "--workdir", "--mode", "--checkpoint", "--profile", *_PROCESS_FLAGS)
+_VALUE_FLAGS = (
+    *("--config", "--workdir", "--mode", "--checkpoint", "--profile", "--seeds"),
+    *_PROCESS_FLAGS,
+)
 _PROGRAM_BYTES = 4 << 30
 _SWITCHES = ("--resume", "--no-resume", "--keys", "--help")
 _RUN_FILES = ("config.json", "metrics.jsonl", "checkpoints")
@@ -77,6 +82,7 @@ class Command:
         resume: go on with the run that the directory holds; if False it must hold none.
         profile: the first step to trace and the one after the last, None for no trace.
         command_line: the arguments as one line that a shell reads back.
+        seeds: (seed, run directory) of runs to train together; empty: one run, the config's.
         processes: the coordinator's address, how many processes train together, and which of
             them this is; None: it trains alone, or SLURM says.
         warnings: overrides that the method makes no use of, one line each.
@@ -89,6 +95,7 @@ class Command:
     resume: bool = True
     profile: tuple[int, int] | None = None
     command_line: str = ""
+    seeds: tuple[tuple[int, Path], ...] = ()
     processes: tuple[str, int, int] | None = None
     warnings: tuple[str, ...] = ()
 
@@ -166,9 +173,12 @@ def parse(arguments: Sequence[str]) -> Command:
     if not flags.get("--workdir", "-").strip():
         raise UserError("--workdir is empty, expected a directory")
     directory = os.path.expanduser(flags.get("--workdir", ""))
+    seeds: tuple[tuple[int, Path], ...] = ()
     if "--config" in flags:
         config, workdir = _from_recipe(flags["--config"], overrides)
         workdir = Path(directory) if directory else workdir
+        if "--seeds" in flags:
+            seeds = _parse_seeds(flags, overrides, mode)
     elif mode != "train" and directory:
         workdir = Path(directory)
         config = _from_run(workdir, overrides)
@@ -178,7 +188,8 @@ def parse(arguments: Sequence[str]) -> Command:
     if mode != "train":
         _check_same_run(workdir, config)
     else:
-        _check_workdir(workdir, resume="--no-resume" not in flags)
+        for path in [path for _, path in seeds] or [workdir]:
+            _check_workdir(path, resume="--no-resume" not in flags)
     idle = config_lib.without_effect(config, overrides)
     return Command(
         config=config,
@@ -188,6 +199,7 @@ def parse(arguments: Sequence[str]) -> Command:
         resume="--no-resume" not in flags,
         profile=_parse_profile(flags["--profile"]) if "--profile" in flags else None,
         command_line=shlex.join(arguments),
+        seeds=seeds,
         processes=_parse_processes(flags, mode),
         warnings=tuple(f"config.{key} has no effect with method {config.method}" for key in idle),
     )
@@ -258,6 +270,27 @@ def _check_workdir(workdir: Path, *, resume: bool) -> None:
         )
 
 
+def _parse_seeds(
+    flags: dict[str, str], overrides: dict[str, str], mode: str
+) -> tuple[tuple[int, Path], ...]:
+    text = flags["--seeds"]
+    if mode != "train":
+        raise UserError(f"--seeds {text}: expected only with --mode train")
+    for other in ("--config.seed", "--profile", *_PROCESS_FLAGS):
+        if other in flags or other.removeprefix("--config.") in overrides:
+            raise UserError(f"--seeds {text} and {other} exclude each other, expected one of them")
+    seeds = text.split(",")
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"--seeds {text}: expected each seed once")
+    found = []
+    for seed in seeds:
+        config, workdir = _from_recipe(flags["--config"], {**overrides, "seed": seed})
+        if "--workdir" in flags:
+            workdir = Path(os.path.expanduser(flags["--workdir"])) / f"seed-{config.seed}"
+        found.append((config.seed, workdir))
+    return tuple(found)
+
+
 def _parse_processes(flags: dict[str, str], mode: str) -> tuple[str, int, int] | None:
     given = [flag for flag in _PROCESS_FLAGS if flag in flags]
     if not given:
@@ -318,6 +351,14 @@ def execute(command: Command) -> dict[str, Any]:
         from collab_jax import export
 
         return export.run(command.workdir, checkpoint=command.checkpoint)
+    if command.seeds:
+        from collab_jax import seeds
+
+        configs = [command.config.copy_and_resolve_references() for _ in command.seeds]
+        for config, (seed, _) in zip(configs, command.seeds, strict=True):
+            config.seed = seed
+        workdirs = [workdir for _, workdir in command.seeds]
+        return {"seeds": seeds.run(configs, workdirs, resume=command.resume)}
     return train.run(
         command.config, command.workdir, resume=command.resume, profile=command.profile
     )
@@ -327,7 +368,8 @@ def _keep_programs() -> None:
     """Keeps compiled programs from one run to the next, unless JAX was told where or not to."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    settings: Any = jax.config
+    if settings.jax_compilation_cache_dir is None:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(folder / "collab_jax" / "programs"))
         jax.config.update("jax_compilation_cache_max_size", _PROGRAM_BYTES)

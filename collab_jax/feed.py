@@ -1,7 +1,7 @@
 """Batches for the train step, from arrays on the device or on the host."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -36,6 +36,9 @@ class Feed:
       seed: of the order of the data.
       resident: auto, always or never.
       chunk: steps in one dispatched program; what is left of an epoch is dispatched step by step.
+
+    Attributes:
+      placement: as given.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Feed:
         resident: str = "auto",
         chunk: int = 1,
     ) -> None:
-        self._split, self._placement = split, placement
+        self._split, self.placement = split, placement
         self._batch_size = batch_size
         self._seed = seed
         self._chunk = chunk
@@ -58,8 +61,6 @@ class Feed:
         step = partial(train_step, settings)
         compiled = partial(jax.jit, out_shardings=placement.everywhere)
         if self.resident:
-            images, labels = split.take(np.arange(len(split)))
-            self._arrays: Any = placement.replicate((images, labels))
 
             def gathered(arrays: Any, state: TrainState, indices: jax.Array):
                 images, labels = (a.at[indices].get(mode="promise_in_bounds") for a in arrays)
@@ -70,8 +71,9 @@ class Feed:
                     return train_chunk(partial(gathered, arrays), state, indices)
                 return gathered(arrays, state, indices)
 
-            self._run: Callable[..., tuple[TrainState, Report]] = partial(
-                compiled(run, donate_argnums=1), self._arrays
+            jitted = compiled(run, donate_argnums=1)
+            self._run: Callable[..., tuple[TrainState, Report]] = lambda state, indices: jitted(
+                self._on_device, state, indices
             )
         else:
 
@@ -92,17 +94,29 @@ class Feed:
         Yields:
           The number of steps and what `run` takes.
         """
-        order = data.epoch_order(len(self._split), seed=self._seed, epoch=epoch)
-        order = order[: self._steps_per_epoch * self._batch_size].astype(np.int32)
-        order = order.reshape(self._steps_per_epoch, self._batch_size)
+        order = self.order(epoch)
         step = first_step
         while step < self._steps_per_epoch:
             whole = step % self._chunk == 0 and step + self._chunk <= self._steps_per_epoch
             count = self._chunk if whole else 1
             indices = order[step : step + count] if count > 1 else order[step]
             batch: Any = indices if self.resident else self._gathered(indices)
-            yield count, self._placement.distribute(batch, axis=indices.ndim - 1)
+            yield count, self.placement.distribute(batch, axis=indices.ndim - 1)
             step += count
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The indices of an epoch's examples, int32 (steps, B); what fills no batch is left out."""
+        order = data.epoch_order(len(self._split), seed=self._seed, epoch=epoch)
+        order = order[: self._steps_per_epoch * self._batch_size].astype(np.int32)
+        return order.reshape(self._steps_per_epoch, self._batch_size)
+
+    def all_examples(self) -> tuple[np.ndarray, np.ndarray]:
+        """All images and labels of the split, copied to memory."""
+        return self._split.take(np.arange(len(self._split)))
+
+    @cached_property
+    def _on_device(self) -> Any:
+        return self.placement.replicate(self.all_examples())
 
     def run(self, state: TrainState, inputs: Any) -> tuple[TrainState, Report]:
         """Dispatches steps; `state` is donated."""

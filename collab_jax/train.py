@@ -38,7 +38,7 @@ from collab_jax.run_dir import hold, open_config, write_json
 from collab_jax.train_state import TrainState, create_train_state
 from collab_jax.warm_start import warm_start
 
-__all__ = ["run"]
+__all__ = ["EpochTimer", "Run", "open_run", "run"]
 
 _STEPS_PER_DISPATCH = 32
 
@@ -67,6 +67,38 @@ def run(
       RunError: if the loss diverges, or the disk does not take a checkpoint or the metrics.
       Interrupted: after a signal, once a checkpoint is saved.
     """
+    with ExitStack() as stack:
+        signals = stack.enter_context(StopSignals())
+        opened = open_run(stack, signals, config, workdir, resume=resume)
+        with processes.watched():
+            return opened.train(profile)
+
+
+def open_run(
+    stack: ExitStack,
+    signals: StopSignals,
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    *,
+    resume: bool = True,
+    steps_per_dispatch: int = 0,
+) -> "Run":
+    """Loads a run's data and takes hold of its directory, as `run` does.
+
+    Args:
+      stack: lets go of the directory.
+      signals: that stop the run.
+      config: as for `run`.
+      workdir: as for `run`.
+      resume: as for `run`.
+      steps_per_dispatch: of a new run whose config leaves it open; 0: what suits the device.
+
+    Returns:
+      The run, to be trained.
+
+    Raises:
+      UserError: as `run`.
+    """
     if config.deterministic:
         check_determinism(jax.default_backend())
     check_batch(config.batch_size, jax.device_count())
@@ -76,22 +108,29 @@ def run(
     )
     run_dir = Path(workdir)
     chunk = 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
-    with ExitStack() as stack:
-        signals = stack.enter_context(StopSignals())
-        check_held = [lambda: None]
+    check_held = [lambda: None]
 
-        def opened() -> str:
-            check_held[0] = stack.enter_context(hold(run_dir))
-            own = open_config(run_dir, config, resume=resume, steps_per_dispatch=chunk)
-            return config_lib.to_json(own)
+    def opened() -> str:
+        check_held[0] = stack.enter_context(hold(run_dir))
+        own = open_config(
+            run_dir, config, resume=resume, steps_per_dispatch=steps_per_dispatch or chunk
+        )
+        return config_lib.to_json(own)
 
-        config = config_lib.from_json(processes.share(opened), str(run_dir))
-        with processes.watched():
-            return _Run(config, run_dir, dataset, signals, check_held[0]).train(profile)
+    config = config_lib.from_json(processes.share(opened), str(run_dir))
+    return Run(config, run_dir, dataset, signals, check_held[0])
 
 
-class _Run:
-    """One training run: what stays the same over it, and what its record says so far."""
+class Run:
+    """One training run: what stays the same over it, and what its record says so far.
+
+    Args:
+      config: valid, as the run directory holds it.
+      run_dir: a directory that this process holds.
+      dataset: the config's.
+      signals: that stop the run.
+      check_held: raises a RunError once the directory is gone.
+    """
 
     def __init__(
         self,
@@ -133,29 +172,13 @@ class _Run:
         )
 
     def train(self, profile: tuple[int, int] | None) -> dict[str, Any]:
-        config = self.config
-        began = time.monotonic()
+        """Trains to the end; see the function `run`."""
         self.profiler = Profiler(self.run_dir, profile, self.total_steps)
-        state = self._initial_state()
-        first_step = int(state.step)
-        self.profiler.begin(first_step)
-        self.display: Any = processes.Silent()
-        self.log: Any = processes.Silent()
-        if processes.is_first():
-            self.display = Display(self.total_steps, first_step, bar=config.log.progress)
-            self.display.table("collab_jax " + __version__, self._summary(state, first_step))
-            with self._writing("metrics"):
-                self.log = MetricsLog(
-                    self.run_dir,
-                    first_step,
-                    tensorboard=config.log.tensorboard,
-                    expected_lines=self.record.get("metrics_lines", 0),
-                )
-        self.clock = _Clock(began, self.record["seconds"], first_step)
-        self.display.start()
+        state = self.start()
+        step = int(state.step)
+        self.profiler.begin(step)
         try:
-            step = first_step
-            self._stop_if_asked(step, self.vote.cast(self.signals.received))
+            self.stop_if_asked(step, self.vote.cast(self.signals.received))
             while step < self.total_steps:
                 state, step = self._epoch(state, step)
         except BaseException:
@@ -169,6 +192,39 @@ class _Run:
             self.profiler.close()
             self.display.stop()
             self.log.close()
+        return self.finish()
+
+    def start(self, display: Any = None) -> TrainState:
+        """Restores or makes the first state, and opens what the run writes to.
+
+        Args:
+          display: one that is shown already; None for one of the run's own.
+
+        Returns:
+          The state to go on from, on the devices.
+        """
+        config, began = self.config, time.monotonic()
+        state = self._initial_state()
+        first_step = int(state.step)
+        self.display: Any = display or processes.Silent()
+        self.log: Any = processes.Silent()
+        if processes.is_first():
+            if display is None:
+                self.display = Display(self.total_steps, first_step, bar=config.log.progress)
+                self.display.table("collab_jax " + __version__, self._summary(state, first_step))
+            with self._writing("metrics"):
+                self.log = MetricsLog(
+                    self.run_dir,
+                    first_step,
+                    tensorboard=config.log.tensorboard,
+                    expected_lines=self.record.get("metrics_lines", 0),
+                )
+        self.clock = _Clock(began, self.record["seconds"], first_step)
+        self.display.start()
+        return state
+
+    def finish(self) -> dict[str, Any]:
+        """Writes `result.json` and returns its content."""
         result = self._result()
         if processes.is_first():
             with self._writing("result.json"):
@@ -201,7 +257,7 @@ class _Run:
     def _epoch(self, state: TrainState, step: int) -> tuple[TrainState, int]:
         """Trains to the end of an epoch, or of the run."""
         epoch, offset = divmod(step, self.steps_per_epoch)
-        timer = _EpochTimer()
+        timer = EpochTimer()
         report = None
         inputs = iter(self.feed.inputs(epoch, offset))
         epoch_end = min((epoch + 1) * self.steps_per_epoch, self.total_steps)
@@ -221,19 +277,19 @@ class _Run:
                 rate = timer.steps * self.config.batch_size / timer.seconds()
                 self.display.update(step, epoch + 1, summarise(sums), rate)
             asked = self.vote.cast(self.signals.received)
-            if step < epoch_end and (asked or self._checkpoint_due(step)):
-                self._save(state, step)
-                self._stop_if_asked(step, asked)
+            if step < epoch_end and (asked or self.checkpoint_due(step)):
+                self.save(state, step)
+                self.stop_if_asked(step, asked)
         jax.block_until_ready(report)
-        self._end_epoch(state, step, epoch + 1, jax.device_get(report), timer)
+        self.end_epoch(state, step, epoch + 1, jax.device_get(report), timer)
         asked = self.vote.cast(self.signals.received)
         if asked and self.clock.saved_step != step:
-            self._save(state, step)
-        self._stop_if_asked(step, asked)
+            self.save(state, step)
+        self.stop_if_asked(step, asked)
         return state, step
 
-    def _end_epoch(
-        self, state: TrainState, step: int, epoch: int, sums: Any, timer: "_EpochTimer"
+    def end_epoch(
+        self, state: TrainState, step: int, epoch: int, sums: Any, timer: "EpochTimer"
     ) -> None:
         """Evaluates, writes the epoch's lines and saves, in this order."""
         config = self.config
@@ -276,10 +332,11 @@ class _Run:
         self.display.update(step, epoch, means, timing["images_per_second"])
         self.display.line(_epoch_line(lines, epoch, config.epochs))
         every = config.checkpoint.every_epochs
-        if improved or last or self._checkpoint_due(step) or (every and epoch % every == 0):
-            self._save(state, step)
+        if improved or last or self.checkpoint_due(step) or (every and epoch % every == 0):
+            self.save(state, step)
 
-    def _checkpoint_due(self, step: int) -> bool:
+    def checkpoint_due(self, step: int) -> bool:
+        """Whether one is due by the number of steps or the time since the last."""
         settings = self.config.checkpoint
         # A dispatch of several steps can pass over a multiple: it is due at the next boundary.
         passed = step // max(settings.every_steps, 1) > self.clock.saved_step // max(
@@ -289,7 +346,8 @@ class _Run:
             settings.every_minutes
         )
 
-    def _save(self, state: TrainState, step: int) -> None:
+    def save(self, state: TrainState, step: int) -> None:
+        """Starts to write a checkpoint; a RunError if the state is not finite."""
         self._check_finite(state)
         self.check_held()
         self.record["seconds"] = self.clock.total_seconds()
@@ -340,7 +398,8 @@ class _Run:
             "--config.nonfinite=skip, may help"
         )
 
-    def _stop_if_asked(self, step: int, asked: int) -> None:
+    def stop_if_asked(self, step: int, asked: int) -> None:
+        """Raises Interrupted if a signal (0: none) asked for it, once the checkpoint is whole."""
         if asked and step < self.total_steps:
             self.checkpointer.wait()
             raise Interrupted(asked, step, self.run_dir)
@@ -404,7 +463,7 @@ class _Clock:
         self._saved, self.saved_step = time.monotonic(), step
 
 
-class _EpochTimer:
+class EpochTimer:
     """Time of an epoch's steps, and how much of it the device had nothing to do."""
 
     def __init__(self) -> None:
@@ -432,7 +491,7 @@ class _Waiting:
     An upper bound: when exactly the device finished is not known.
     """
 
-    def __init__(self, timer: _EpochTimer, report: Any) -> None:
+    def __init__(self, timer: EpochTimer, report: Any) -> None:
         self._timer, self._report = timer, report
 
     def __enter__(self) -> None:
