@@ -87,11 +87,12 @@ def joint_pullback(
     def add(a: Any, b: Any) -> Any:
         return a if a.dtype == jax.dtypes.float0 else jnp.add(a, b)
 
+    main: Any
     main, local = cotangents
     params_cotangent, *_ = pullback(jax.tree.map(add, main, local))
     if _bytes(main) > _bytes(params_cotangent):
         # Maps are then released before the input's part makes others of their size.
-        main, params_cotangent = jax.lax.optimization_barrier((main, params_cotangent))
+        main, params_cotangent = _jax.lax.optimization_barrier((main, params_cotangent))
     _, *input_cotangents = pullback(main)
     return jax.tree.map(_constant_derivative, (params_cotangent, *input_cotangents))
 

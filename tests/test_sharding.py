@@ -61,7 +61,7 @@ def steps_in_processes(folder, count):
 def assert_equal_to(expected, found, tolerance):
     assert expected.keys() == found.keys() and len(found) > 200
     for name, value in expected.items():
-        # What a later mean takes off again, such as a projection's bias, has a gradient of rounding.
+        # What a later mean takes off again, such as a projection's bias, moves by rounding alone.
         scale = np.abs(value.astype(np.float64)).max(initial=0.0)
         np.testing.assert_allclose(
             found[name], value, rtol=tolerance, atol=tolerance * scale + 1e-13, err_msg=name
