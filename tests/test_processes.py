@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from runs import assert_same_run
 
+from collab_jax import cli, processes
 from collab_jax.checkpoint import checkpoint_dir, complete_steps
+from collab_jax.errors import UserError
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = {
@@ -60,9 +62,9 @@ def launch_two(compiled, workdir, *arguments):
     return [launch(compiled, *flags, f"--process_id={i}", *arguments) for i in range(2)]
 
 
-def ended(processes, timeout=300):
+def ended(started, timeout=300):
     results = []
-    for process in processes:
+    for process in started:
         _, stderr = process.communicate(timeout=timeout)
         results.append((process.returncode, stderr))
     return results
@@ -89,16 +91,16 @@ def test_a_killed_process_ends_the_others_and_a_restart_ends_bit_equal(
     undisturbed, compiled, victim, tmp_path
 ):
     workdir = tmp_path / "run"
-    processes = launch_two(compiled, workdir)
-    wait_for_step(workdir, 6, processes[0])
-    processes[victim].send_signal(signal.SIGKILL)
+    started = launch_two(compiled, workdir)
+    wait_for_step(workdir, 6, started[0])
+    started[victim].send_signal(signal.SIGKILL)
     killed = time.monotonic()
-    _, stderr = processes[1 - victim].communicate(timeout=120)
+    _, stderr = started[1 - victim].communicate(timeout=120)
     assert time.monotonic() - killed < 60
-    assert processes[1 - victim].returncode not in (0, None)
+    assert started[1 - victim].returncode not in (0, None)
     assert "another process of this run is gone" in stderr or "another task died" in stderr
     assert not (workdir / "result.json").exists()
-    processes[victim].communicate()
+    started[victim].communicate()
     for code, stderr in ended(launch_two(compiled, workdir)):
         assert code == 0, stderr
     assert_same_run(undisturbed, workdir)
@@ -108,10 +110,10 @@ def test_a_killed_process_ends_the_others_and_a_restart_ends_bit_equal(
 @pytest.mark.timeout(900)
 def test_a_signal_to_one_stops_both_after_the_same_step(undisturbed, compiled, tmp_path):
     workdir = tmp_path / "run"
-    processes = launch_two(compiled, workdir)
-    wait_for_step(workdir, 6, processes[0])
-    processes[1].send_signal(signal.SIGTERM)
-    told = ended(processes)
+    started = launch_two(compiled, workdir)
+    wait_for_step(workdir, 6, started[0])
+    started[1].send_signal(signal.SIGTERM)
+    told = ended(started)
     assert [code for code, _ in told] == [75, 75], told
     (step,) = {line for _, text in told for line in text.splitlines() if "stopped by" in line}
     assert f"after step {complete_steps(checkpoint_dir(workdir))[-1]}, which is saved" in step
@@ -159,3 +161,30 @@ def test_a_batch_without_equal_parts_is_refused(compiled, tmp_path):
     assert code == 2
     assert "error: config.batch_size = 64: expected a multiple of the 3 devices" in stderr
     assert not (tmp_path / "run").exists()
+
+
+FLAGS = ["--coordinator", "10.0.0.1:1234", "--num_processes", "2", "--process_id", "1"]
+
+
+def test_processes_on_the_command_line():
+    recipe = ["--config", "digits_vgg16:out"]
+    assert cli.parse([*recipe, *FLAGS]).processes == ("10.0.0.1:1234", 2, 1)
+    assert cli.parse(recipe).processes is None
+    for arguments, message in (
+        (FLAGS[:4], "--coordinator is given without --process_id, expected all three"),
+        ([*FLAGS[2:], "--coordinator", "here"], "--coordinator 'here': expected HOST:PORT"),
+        ([*FLAGS[:4], "--process_id", "2"], "--process_id 2: expected less than --num_processes 2"),
+        ([*FLAGS[:2], *FLAGS[4:], "--num_processes", "two"], "expected a whole number"),
+        ([*FLAGS, "--seeds", "1,2"], "--seeds 1,2 and --coordinator exclude each other"),
+    ):
+        with pytest.raises(UserError, match=message):
+            cli.parse([*recipe, *arguments])
+
+
+def test_slurm_starts_several_processes_only_for_several_tasks(monkeypatch):
+    for tasks, number, expected in ((None, None, False), ("1", "0", False), ("4", "2", True)):
+        for name, value in (("SLURM_STEP_NUM_TASKS", tasks), ("SLURM_PROCID", number)):
+            monkeypatch.delenv(name, raising=False)
+            if value is not None:
+                monkeypatch.setenv(name, value)
+        assert processes.under_slurm() == expected
