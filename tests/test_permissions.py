@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import tiny_config
+from runs import own_lines, tiny_config
 
 from collab_jax import config as config_lib
 from collab_jax import train
@@ -58,7 +58,8 @@ def launched(run_dir, *arguments):
         command += ["--config=digits_vgg16", *(f"--config.{change}" for change in OVERRIDES)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     usual = (" ", "collab_jax ", "epoch ", "warning: config.")  # the last: keys of other methods
-    lines = [line for line in done.stderr.splitlines() if not line.startswith(usual)]
+    stderr = own_lines(done.stderr)
+    lines = [line for line in stderr.splitlines() if not line.startswith(usual)]
     return done.returncode, lines
 
 
@@ -125,7 +126,7 @@ import os, pathlib, sys, time
 from collab_jax import train
 from collab_jax.errors import RunError
 from collab_jax.feed import Feed
-from runs import tiny_config
+from runs import own_lines, tiny_config
 
 run, dispatched = Feed.run, []
 
