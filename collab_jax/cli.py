@@ -157,6 +157,14 @@ def parse(arguments: Sequence[str]) -> Command:
     Raises:
         UserError: anything that is not as `usage` says, in one line.
     """
+    try:
+        return _parse(arguments)
+    except UserError as error:
+        # An argument may hold anything, also what a terminal cannot print.
+        raise type(error)(_one_line(error)) from None
+
+
+def _parse(arguments: Sequence[str]) -> Command:
     flags, overrides = _split(arguments)
     mode = flags.get("--mode", "train")
     if mode not in ("train", "eval", "export"):
@@ -172,6 +180,8 @@ def parse(arguments: Sequence[str]) -> Command:
         raise UserError("--resume and --no-resume exclude each other, expected one of them")
     if not flags.get("--workdir", "-").strip():
         raise UserError("--workdir is empty, expected a directory")
+    if not flags.get("--workdir", "").isprintable():
+        raise UserError(f"--workdir {flags['--workdir']}: expected printable characters")
     directory = os.path.expanduser(flags.get("--workdir", ""))
     seeds: tuple[tuple[int, Path], ...] = ()
     if "--config" in flags:

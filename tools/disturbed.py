@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from runs import own_lines
 
 from collab_jax import data
 from collab_jax.checkpoint import checkpoint_dir, complete_steps
@@ -196,7 +197,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 def one_line(text: str, start: str = "error: ") -> bool:
     """Whether one line tells it, and all others are a run's summary and epochs."""
     usual = (" ", "collab_jax ", "epoch ", "finished")
-    unusual = [line for line in text.splitlines() if not line.startswith(usual)]
+    unusual = [line for line in own_lines(text).splitlines() if not line.startswith(usual)]
     return len(unusual) == 1 and unusual[0].startswith(start)
 
 
