@@ -205,8 +205,7 @@ class Checkpointer:
                 f"going on from {self._path(step)}",
                 stacklevel=3,
             )
-        for other in newer:
-            shutil.rmtree(self._path(other))
+        remove_later(self.directory, step)
         self._manager.reload()
 
     def _seal(self, step: int) -> None:

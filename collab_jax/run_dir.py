@@ -18,10 +18,19 @@ from ml_collections import ConfigDict
 from collab_jax import config as config_lib
 from collab_jax.errors import RunError, UserError
 
-__all__ = ["hold", "open_config", "read_config", "write_json"]
+__all__ = ["hold", "open_config", "read_config", "read_json", "write_json"]
 
 CONFIG = "config.json"
 LOCK = ".lock"
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, None where there is no whole one."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -13,13 +13,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from collab_jax import __version__
-from collab_jax.checkpoint import checkpoint_dir, complete_steps, remove_later
+from collab_jax.checkpoint import checkpoint_dir, complete_steps, is_sound, remove_later
 from collab_jax.errors import RunError, UserError
 from collab_jax.feed import Feed
 from collab_jax.interrupt import Interrupted, StopSignals
 from collab_jax.progress import Display
 from collab_jax.step import StepSettings, train_step
-from collab_jax.train import EpochTimer, Run, open_run
+from collab_jax.timing import EpochTimer
+from collab_jax.train import Run, open_run
 from collab_jax.train_state import Batch, TrainState
 
 __all__ = ["SeedsStep", "run"]
@@ -115,12 +116,7 @@ def _train(runs: Sequence[Run], signals: StopSignals) -> list[dict[str, Any]]:
     states = [run.start(_OfSeed(display, run.config.seed)) for run in runs]
     display.start()
     try:
-        number, *others = sorted({int(state.step) for state in states})
-        if others:
-            raise UserError(
-                f"--seeds: the runs stand at steps {', '.join(map(str, (number, *others)))}; "
-                "expected one and the same. Train those behind alone first"
-            )
+        (number,) = {int(state.step) for state in states}
         display.table(
             f"collab_jax {__version__}, {len(runs)} seeds in one program",
             {f"seed {run.config.seed}": run.run_dir for run in runs},
@@ -146,11 +142,29 @@ def _train(runs: Sequence[Run], signals: StopSignals) -> list[dict[str, Any]]:
 
 
 def _bring_level(runs: Sequence[Run]) -> None:
-    """Takes back checkpoints of some seeds that a kill kept the other seeds from writing."""
-    latest = [max(complete_steps(checkpoint_dir(run.run_dir)), default=0) for run in runs]
-    if min(latest) > 0:
-        for run in runs:
-            remove_later(checkpoint_dir(run.run_dir), min(latest))
+    """Takes back the last checkpoint of those seeds that wrote it before a kill cut off the others.
+
+    Raises:
+      UserError: if the runs stand further apart than one checkpoint, or one of them is finished.
+    """
+    directories = [checkpoint_dir(run.run_dir) for run in runs]
+    complete = [
+        {step for step in complete_steps(directory) if is_sound(directory / str(step))}
+        for directory in directories
+    ]
+    latest = [max(steps, default=0) for steps in complete]
+    if len(set(latest)) == 1:
+        return
+    # A run's first checkpoint has none before it but its beginning.
+    common = set.intersection(*(steps if len(steps) > 1 else steps | {0} for steps in complete))
+    finished = any((run.run_dir / "result.json").exists() for run in runs)
+    if finished or not common:
+        raise UserError(
+            f"--seeds: the runs stand at steps {', '.join(map(str, latest))}; expected one and the "
+            "same. Train those behind alone first"
+        )
+    for directory in directories:
+        remove_later(directory, max(common))
 
 
 def _epoch(
@@ -163,8 +177,10 @@ def _epoch(
     timer = EpochTimer()
     report: Any = None
     while number < epoch_end:
+        with timer.waiting(report):
+            indices = np.stack([order[offset] for order in orders])
         previous = report
-        state, report = step(state, np.stack([order[offset] for order in orders]))
+        state, report = step(state, indices)
         number, offset, timer.steps = number + 1, offset + 1, timer.steps + 1
         if previous is not None:
             jax.block_until_ready(previous)
@@ -175,6 +191,7 @@ def _epoch(
             _stop_if_asked(runs, number, asked)
     asked = signals.received
     own_sums = _apart(jax.device_get(report), len(runs))
+    timer.stop()
     for run, own, sums in zip(runs, _apart(state, len(runs)), own_sums, strict=True):
         run.end_epoch(own, number, epoch + 1, sums, timer)
         if asked and run.clock.saved_step != number:

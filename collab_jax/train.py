@@ -1,12 +1,9 @@
 """Training, from a config to a run directory."""
 
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +30,14 @@ from collab_jax.mesh import Placement, check_batch
 from collab_jax.metrics import MetricsLog, summarise
 from collab_jax.profiling import Profiler
 from collab_jax.progress import Display, device_names
+from collab_jax.provenance import git_revision, versions
 from collab_jax.results import new_results, update_results
 from collab_jax.run_dir import hold, open_config, write_json
+from collab_jax.timing import Clock, EpochTimer
 from collab_jax.train_state import TrainState, create_train_state
 from collab_jax.warm_start import warm_start
 
-__all__ = ["EpochTimer", "Run", "open_run", "run"]
+__all__ = ["Run", "open_run", "run"]
 
 _STEPS_PER_DISPATCH = 32
 
@@ -219,7 +218,7 @@ class Run:
                     tensorboard=config.log.tensorboard,
                     expected_lines=self.record.get("metrics_lines", 0),
                 )
-        self.clock = _Clock(began, self.record["seconds"], first_step)
+        self.clock = Clock(began, self.record["seconds"], first_step)
         self.display.start()
         return state
 
@@ -281,6 +280,7 @@ class Run:
                 self.save(state, step)
                 self.stop_if_asked(step, asked)
         jax.block_until_ready(report)
+        timer.stop()
         self.end_epoch(state, step, epoch + 1, jax.device_get(report), timer)
         asked = self.vote.cast(self.signals.received)
         if asked and self.clock.saved_step != step:
@@ -289,7 +289,7 @@ class Run:
         return state, step
 
     def end_epoch(
-        self, state: TrainState, step: int, epoch: int, sums: Any, timer: "EpochTimer"
+        self, state: TrainState, step: int, epoch: int, sums: Any, timer: EpochTimer
     ) -> None:
         """Evaluates, writes the epoch's lines and saves, in this order."""
         config = self.config
@@ -434,72 +434,9 @@ class Run:
             "method": self.config.method,
             "seed": self.config.seed,
             "seconds": self.clock.total_seconds(),
-            "versions": _versions(),
-            "git_revision": _git_revision(),
+            "versions": versions(),
+            "git_revision": git_revision(),
         }
-
-
-class _Clock:
-    """When the display and the checkpoints are due."""
-
-    def __init__(self, began: float, seconds_before: float, first_step: int) -> None:
-        self._began, self._before = began, seconds_before
-        self._displayed = self._saved = time.monotonic()
-        self.saved_step = first_step
-
-    def total_seconds(self) -> float:
-        return self._before + time.monotonic() - self._began
-
-    def due_display(self, every_seconds: float) -> bool:
-        due = time.monotonic() - self._displayed >= every_seconds
-        if due:
-            self._displayed = time.monotonic()
-        return due
-
-    def due_checkpoint(self, every_minutes: float) -> bool:
-        return every_minutes > 0 and time.monotonic() - self._saved >= 60 * every_minutes
-
-    def saved(self, step: int) -> None:
-        self._saved, self.saved_step = time.monotonic(), step
-
-
-class EpochTimer:
-    """Time of an epoch's steps, and how much of it the device had nothing to do."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._idle = 0.0
-        self._ended: float | None = None
-        self.steps = 0
-
-    def waiting(self, report: Any) -> "_Waiting":
-        return _Waiting(self, report)
-
-    def add_idle(self, seconds: float) -> None:
-        self._idle += seconds
-
-    def seconds(self) -> float:
-        return max((self._ended or time.monotonic()) - self._began, 1e-9)
-
-    def wait_fraction(self) -> float:
-        return min(self._idle / self.seconds(), 1.0)
-
-
-class _Waiting:
-    """Counts the host's work as waiting if the device was done before the host was.
-
-    An upper bound: when exactly the device finished is not known.
-    """
-
-    def __init__(self, timer: EpochTimer, report: Any) -> None:
-        self._timer, self._report = timer, report
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        if self._report is None or self._report["loss"].is_ready():
-            self._timer.add_idle(time.monotonic() - self._began)
 
 
 def _epoch_line(lines: list[dict[str, Any]], epoch: int, epochs: int) -> str:
@@ -517,27 +454,3 @@ def _closing(result: dict[str, Any], run_dir: Path) -> dict[str, Any]:
         if result[name] is not None
     }
     return {**rows, "seconds": f"{result['seconds']:.0f}", "written to": run_dir}
-
-
-def _versions() -> dict[str, str]:
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {
-        "collab_jax": __version__,
-        "python": platform.python_version(),
-        "device": device_names(),
-        **{name: version(name) for name in packages},
-    }
-
-
-def _git_revision() -> str | None:
-    folder = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

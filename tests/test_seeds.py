@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from runs import metrics_without_timing, tiny_config
 
 from collab_jax import cli, seeds, train
+from collab_jax.checkpoint import checkpoint_dir, complete_steps
 from collab_jax.errors import UserError
 from collab_jax.interrupt import Interrupted, StopSignals
 
@@ -98,6 +100,32 @@ def test_a_cut_off_group_goes_on_and_ends_alike(trained, tmp_path, monkeypatch):
     seeds.run([small(1), small(2)], workdirs)
     for cut, straight in zip(workdirs, trained, strict=True):
         assert metrics_without_timing(cut) == metrics_without_timing(straight)
+
+
+@pytest.mark.slow
+def test_what_one_seed_wrote_before_a_kill_is_taken_back_and_no_finished_run(trained, tmp_path):
+    """A kill between two seeds' checkpoints; then a seed that is far behind finished ones."""
+    workdirs = [tmp_path / workdir.name for workdir in trained]
+    for copy, workdir in zip(workdirs, trained, strict=True):
+        shutil.copytree(workdir, copy)
+    before = [complete_steps(checkpoint_dir(copy)) for copy in workdirs]
+    assert [steps[-2:] for steps in before] == [[10, 15], [10, 15]]
+    shutil.rmtree(checkpoint_dir(workdirs[1]) / "15")
+    told = "the runs stand at steps 15, 10; expected one and the same"
+    with pytest.raises(UserError, match=told):
+        seeds.run([small(1), small(2)], workdirs)
+    assert complete_steps(checkpoint_dir(workdirs[0])) == before[0]
+    for copy in workdirs:
+        (copy / "result.json").unlink()
+    seeds.run([small(1), small(2)], workdirs)
+    for copy, straight in zip(workdirs, trained, strict=True):
+        assert metrics_without_timing(copy) == metrics_without_timing(straight)
+    # A seed that stands at its beginning and one that is two checkpoints on.
+    (workdirs[0] / "result.json").unlink()
+    shutil.rmtree(workdirs[1])
+    with pytest.raises(UserError, match="the runs stand at steps 15, 0"):
+        seeds.run([small(1), small(2)], workdirs)
+    assert complete_steps(checkpoint_dir(workdirs[0])) == before[0]
 
 
 def test_seeds_on_the_command_line(tmp_path):

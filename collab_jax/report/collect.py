@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ import numpy as np
 
 from collab_jax.errors import RunError, UserError
 from collab_jax.metrics import read_metrics
+from collab_jax.run_dir import read_json
 
 __all__ = [
     "PROTOCOLS",
@@ -48,7 +48,7 @@ class RunData:
     @cached_property
     def result(self) -> dict[str, Any] | None:
         """`result.json`, None until the run is done."""
-        return _read(self.directory / "result.json")
+        return read_json(self.directory / "result.json")
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
@@ -74,11 +74,11 @@ class RunData:
         if self.result is not None:
             return "done"
         name = self.path.replace("/", "__")
-        outcome = _read(self.folder / "jobs" / f"{name}.outcome.json") or {}
+        outcome = read_json(self.folder / "jobs" / f"{name}.outcome.json") or {}
         if outcome.get("exit_code") not in (None, 0, 75):
             return f"failed: {outcome.get('reason')}"
         epoch = max((line["epoch"] for line in self.metrics), default=0)
-        config = _read(self.directory / "config.json")
+        config = read_json(self.directory / "config.json")
         if config is None:
             return "not begun"
         return f"at epoch {epoch} of {config.get('epochs')}"
@@ -165,24 +165,16 @@ class SearchData:
     content: Mapping[str, Any]
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
 def read_folder(folder: Path) -> StudyData | SearchData:
     """Reads the folder of a study, running or done, or of a search.
 
     Raises:
       UserError: if it holds neither, or a study of a newer form.
     """
-    search = _read(folder / "search.json")
+    search = read_json(folder / "search.json")
     if search is not None:
         return SearchData(str(search.get("name")), search)
-    content = _read(folder / "study.json")
+    content = read_json(folder / "study.json")
     if content is None:
         raise UserError(f"{folder}: no study.json or search.json, expected the folder of a study")
     if content.get("format") != 1:

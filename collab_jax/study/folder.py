@@ -14,10 +14,9 @@ from typing import Any
 from collab_jax import __version__
 from collab_jax import config as config_lib
 from collab_jax.errors import RunError, UserError
-from collab_jax.run_dir import read_config, write_json
+from collab_jax.run_dir import read_config, read_json, write_json
 from collab_jax.study.runs import Run, cell_run, program_run
 from collab_jax.study.spec import Study
-from collab_jax.study.state import read_json
 
 __all__ = ["STUDY_FILE", "check_folder", "check_room", "describe", "hold_folder", "write_study"]
 

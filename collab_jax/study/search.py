@@ -23,13 +23,13 @@ from collab_jax import recipes
 from collab_jax.errors import RunError, UserError
 from collab_jax.interrupt import EXIT_CODE
 from collab_jax.metrics import read_metrics
-from collab_jax.run_dir import write_json
+from collab_jax.run_dir import read_json, write_json
 from collab_jax.study.folder import check_room
 from collab_jax.study.job import reason_of
 from collab_jax.study.runs import Run, interpreter_command
 from collab_jax.study.search_spec import Search, check_search, grid_points, load_search, trial_runs
 from collab_jax.study.search_storage import Claim, SearchStorage
-from collab_jax.study.state import is_held, read_json
+from collab_jax.study.state import is_held
 
 __all__ = ["best_recipe", "main", "work"]
 

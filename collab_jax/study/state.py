@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any, Literal
 from collab_jax.errors import RunError
 from collab_jax.interrupt import EXIT_CODE
 from collab_jax.metrics import read_metrics
+from collab_jax.run_dir import read_json
 from collab_jax.study.runs import Run
 
-__all__ = ["JobFiles", "Pace", "State", "Status", "is_held", "read_json", "run_state", "told_state"]
+__all__ = ["JobFiles", "Pace", "State", "Status", "is_held", "run_state", "told_state"]
 
 Status = Literal["waiting", "queued", "running", "stopped", "failed", "done"]
 
@@ -69,15 +69,6 @@ class JobFiles:
 
     def read_outcome(self) -> dict[str, Any]:
         return read_json(self.outcome) or {}
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file, None where there is no whole one."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def is_held(run_dir: Path) -> bool:
