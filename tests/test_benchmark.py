@@ -2,12 +2,13 @@
 
 import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 
 from collab_jax.benchmark import __main__ as program
+from collab_jax.benchmark import held, report, step
 from collab_jax.benchmark import plan as planning
-from collab_jax.benchmark import report, step
 from collab_jax.benchmark.case import Case
 from collab_jax.benchmark.collectives import collectives, collectives_markdown, summary
 from collab_jax.benchmark.compiling import count_operations
@@ -83,6 +84,45 @@ def test_eight_gpus_gather_no_feature_maps():
     sent = figures["collectives"]
     assert sent["all-reduce"]["bytes"] >= figures["params_bytes"]
     assert sent["all-gather"]["count"] > 0 and sent["gathered_feature_maps"] == 0
+
+
+def test_what_is_alive_at_the_peak_is_read_from_xlas_texts(tmp_path):
+    """Two maps of the trunk, one of them alive at the peak, a tuple's members, a copied weight."""
+    stem = tmp_path / "module_0001.jit_train_step.sm_9.0a_gpu_after_optimizations"
+    Path(f"{stem}-live-range.txt").write_text(
+        "HloLiveRange (max 9):\n  InstructionSequence:\n    0:a\n  BufferLiveRange:\n"
+        "    early{}:0-2\n    map{}:1-6\n    pair{0}:3-5\n    pair{1}:6-8\n    copy.1{}:4-8\n"
+    )
+    Path(f"{stem}-buffer-assignment.txt").write_text(
+        "BufferAssignment:\n"
+        "allocation 0: size 4096, parameter 0, shape |f32[1024]|:\n"
+        " value: <1 weight @0> (size=4096,offset=0): f32[1024]{0}\n"
+        "allocation 7: size 99, preallocated-temp:\n"
+        " value: <2 early @0> (size=120,offset=0): f32[30]{0}\n"
+        " value: <3 map @0> (size=100,offset=0): f32[25]{0}\n"
+        " value: <4 pair{0} @0> (size=40,offset=0): f32[10]{0}\n"
+        " value: <5 pair{1} @0> (size=80,offset=0): f32[20]{0}\n"
+        " value: <6 copy.1 @0> (size=100,offset=0): f32[25]{0}\n"
+    )
+    Path(f"{stem}.txt").write_text(
+        '  %early = f32[30] fusion(), metadata={op_name="jit(train_step)/jvp(trunk)/Network/a"}\n'
+        '  %map = f32[25] fusion(), metadata={op_name="jit(train_step)/jvp(trunk)/Network/b"}\n'
+        '  %pair = (f32[10], f32[20]) fusion(), metadata={op_name="x/transpose(jvp(mid))/Local"}\n'
+    )
+    values = held.read_values(tmp_path)
+    assert sum(value.size for value in values) == 440
+    parts = held.by_part(held.at_peak(values))
+    assert {part: size for part, size in parts.items() if size} == {
+        "forward pass": 100,
+        "other": 100,
+        "heads": 80,
+    }
+    rows = [
+        {"name": "baseline", "state_bytes": 0, "held": {**parts, "heads": 0}},
+        {"name": "mid", "state_bytes": 1 << 20, "held": {**parts, "heads": 3 << 20}},
+    ]
+    text = held.held_markdown(rows, "a title", "the command")
+    assert planning.NOTE in text and "| mid | 1.0 (+1.0) | 3.0 (+3.0) | 0.0 (+0.0) |" in text
 
 
 def test_changed_keys_stand_beside_the_method():

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,11 @@ def _parser() -> argparse.ArgumentParser:
     split.add_argument("--gpus", nargs=1, choices=GPUS, default=["h100"])
     split.add_argument("--devices", type=int, default=8)
     split.add_argument("--model", choices=_MODELS, default="vgg16")
+    held = commands.add_parser(
+        "held", help="what holds the planned memory at its peak (extra `plan`)"
+    )
+    held.add_argument("--gpus", nargs=1, choices=GPUS, default=["h100"])
+    held.add_argument("--model", choices=_MODELS, default="vgg16")
     step = commands.add_parser("step", help="time train steps on this machine")
     step.add_argument(
         "--against", choices=("torch",), help="time PyTorch beside it (extra `bench`)"
@@ -41,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument("--repeats", type=int, default=10, help="timed steps of each method")
     plan.add_argument("--models", nargs="+", choices=_MODELS, default=["vgg16", "resnet18"])
     step.add_argument("--model", choices=_MODELS, default="vgg16")
-    for command, batch in ((plan, 128), (step, 64), (split, 128)):
+    for command, batch in ((plan, 128), (step, 64), (split, 128), (held, 128)):
         command.add_argument("--methods", nargs="+", type=_method, default=None)
         command.add_argument("--batch-size", type=int, default=batch)
         command.add_argument("--image-size", type=int, default=32)
@@ -69,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _plan(options, command)
         elif options.command == "collectives":
             _collectives(options, command)
+        elif options.command == "held":
+            _held(options, command)
         else:
             _step(options, command)
     except (UserError, RunError) as error:
@@ -132,6 +140,34 @@ def _collectives(options: argparse.Namespace, command: str) -> None:
     output: Path = options.output
     rows = plan_all(cases, options.gpus, output.with_suffix(".json"), options.devices)
     output.with_suffix(".md").write_text(collectives_markdown(rows, command))
+
+
+def _held(options: argparse.Namespace, command: str) -> None:
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from collab_jax.benchmark.case import Case
+    from collab_jax.benchmark.held import at_peak, by_part, held_markdown, read_values
+    from collab_jax.benchmark.plan import METHODS, check_compiler, economical_cases, plan
+    from collab_jax.benchmark.report import name_of
+
+    check_compiler()
+    overrides = {} if options.width == 1.0 else {"model.width": options.width}
+    size = options.image_size
+    case = Case(options.model, "baseline", options.batch_size, size, overrides=overrides)
+    cases = [replace(case, method=method) for method in options.methods or METHODS[:6]]
+    cases += [] if options.methods else economical_cases(case)
+    rows = []
+    for case in cases:
+        with tempfile.TemporaryDirectory() as folder:
+            row = plan(case, options.gpus[0], dump=Path(folder))
+            held = by_part(at_peak(read_values(Path(folder))))
+        rows.append({**row, "held": held, "name": name_of(row)})
+        print(f"{rows[-1]['name']}: {sum(held.values()) / 2**20:.0f} MiB", flush=True)
+    title = (
+        f"{options.model}, {options.batch_size} x 3 x {size} x {size}, float32, "
+        f"{GPUS[options.gpus[0]].name}"
+    )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.with_suffix(".md").write_text(held_markdown(rows, title, command))
 
 
 def _step(options: argparse.Namespace, command: str) -> None:

@@ -66,13 +66,14 @@ def check_compiler() -> None:
             )
 
 
-def plan(case: Case, gpu: str, devices: int = 1) -> dict[str, Any]:
+def plan(case: Case, gpu: str, devices: int = 1, dump: Path | None = None) -> dict[str, Any]:
     """Compiles a case for a GPU in a child process.
 
     Args:
       case: what to compile.
       gpu: a name in `targets.GPUS`.
       devices: how many of them the batch is split over.
+      dump: an empty folder for XLA's texts of the program and its memory; None for none.
 
     Returns:
       The case, the GPU, and the figures of `compiling.compile_for`.
@@ -85,7 +86,12 @@ def plan(case: Case, gpu: str, devices: int = 1) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "collab_jax.benchmark.compiling"],
         input=json.dumps({"case": case.to_json(), "gpu": gpu, "devices": devices}),
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *_dump_flags(dump)]),
+        },
         capture_output=True,
         text=True,
     )
@@ -97,6 +103,16 @@ def plan(case: Case, gpu: str, devices: int = 1) -> dict[str, Any]:
         )
     figures = json.loads(done.stdout.strip().splitlines()[-1])
     return {**case.to_json(), "gpu": gpu, **figures}
+
+
+def _dump_flags(folder: Path | None) -> list[str]:
+    if folder is None:
+        return []
+    return [
+        f"--xla_dump_to={folder}",
+        "--xla_dump_hlo_as_text",
+        "--xla_dump_hlo_module_re=.*train_step.*",
+    ]
 
 
 def plan_all(

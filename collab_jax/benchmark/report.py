@@ -7,7 +7,7 @@ from typing import Any
 from collab_jax.benchmark.plan import NOTE, PAPER_CASE
 from collab_jax.benchmark.targets import GPUS
 
-__all__ = ["draw", "markdown"]
+__all__ = ["draw", "markdown", "name_of"]
 
 _MIB, _GB = 2**20, 10**9
 _PAPER_CARD = "rtx2080ti"
@@ -63,7 +63,7 @@ def _row(row: dict[str, Any], baseline: dict[str, Any] | None) -> str:
 
     training_only = row["heads_bytes"] * (1 + row["optimizer_bytes"] // row["params_bytes"])
     cells = (
-        _name(row),
+        name_of(row),
         row["convolutions"],
         row["matrix_products"],
         f"{row['flops'] / 1e9:.1f}",
@@ -76,7 +76,8 @@ def _row(row: dict[str, Any], baseline: dict[str, Any] | None) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _name(row: dict[str, Any]) -> str:
+def name_of(row: dict[str, Any]) -> str:
+    """A plan's method, with the keys that were changed for it."""
     changes = ", ".join(f"{key}={value}" for key, value in row["overrides"].items())
     return f"{row['method']} ({changes})" if changes else row["method"]
 
@@ -101,7 +102,7 @@ def _against_paper(group: Sequence[dict[str, Any]], baseline: dict[str, Any] | N
 
 def _too_large(group: Sequence[dict[str, Any]]) -> list[str]:
     budget = GPUS[_PAPER_CARD].memory_gib << 30
-    over = [_name(row) for row in group if row["peak_bytes"] > budget]
+    over = [name_of(row) for row in group if row["peak_bytes"] > budget]
     verdict = f"all but {', '.join(over)} fit" if over else "all fit"
     return ["", f"In the 11 GB of the paper's card: {verdict}."]
 
@@ -119,7 +120,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     )
     for (title, group), axes in zip(groups.items(), panels[:, 0], strict=True):
         baseline = next((row for row in group if row["method"] == "baseline"), group[0])
-        names = [_name(row) for row in group]
+        names = [name_of(row) for row in group]
         ratios = [row["peak_bytes"] / baseline["peak_bytes"] for row in group]
         bars = axes.barh(names, ratios, color="#4477aa")
         axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=3)
