@@ -37,6 +37,7 @@ as_wide = lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x  # noqa: E7
 settings = dataclasses.replace(
     parts.settings, mean=as_wide(parts.settings.mean), std=as_wide(parts.settings.std)
 )
+first = {}
 for count in counts:
     placement = Placement(None if of_processes else jax.devices()[:count])
     assert placement.devices == count
@@ -53,3 +54,11 @@ for count in counts:
                 found[f"{number}{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
     if processes.is_first():
         np.savez(f"{out}-{count}.npz", **found)
+        first = first or found
+        for number in "15":
+            apart = [
+                np.abs(array - first[name]).max() / (np.abs(first[name]).max() + 1e-5)
+                for name, array in found.items()
+                if name.startswith(number) and array.size and array.dtype == dtype
+            ]
+            print(f"{count} devices, step {number}: {max(apart):.1e} of an array's largest value")

@@ -103,9 +103,9 @@ def held_markdown(rows: Sequence[dict[str, Any]], title: str, command: str) -> s
     lines = [
         "# What holds the planned memory",
         "",
-        f"{title}; figures {NOTE}. MiB that are alive at the moment when most temporary memory is, by "
-        "the part of the step that made them, and training-only parameters with their momentum. "
-        "In brackets: more than the first row.",
+        f"{title}; figures {NOTE}. MiB that are alive when most temporary memory is, by the part "
+        "of the step that made them, and training-only parameters with their momentum. In "
+        "brackets: more than the first row.",
         "",
         f"Command: `{command}`",
         "",
