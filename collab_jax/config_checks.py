@@ -197,6 +197,8 @@ def _contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "data.name", "a TFDS name, digits or the path of an .npz file"
     if validation >= 1 and validation != int(validation):
         yield "data.validation", "a fraction below 1 or a whole number of images"
+    if c["init_from"] and c["continue_from"]:
+        yield "continue_from", f"empty where config.init_from = {c['init_from']!r}"
     if 0 < c["data.train_examples"] < c["batch_size"]:
         yield (
             "data.train_examples",

@@ -111,6 +111,7 @@ SCHEMA: dict[str, Key] = {
         _key("warmup_epochs", 0.0, _WEIGHT, "epochs in which the learning rate rises from 0"),
         _key("top5", False, "", "the headline is top-5 error in place of top-1"),
         _key("init_from", "", "", "run directory or PyTorch file (.pt, .pth, .npz) to start from"),
+        _key("continue_from", "", "", "run directory to go on from, with this config's values"),
         _key(
             "steps_per_dispatch",
             0,

@@ -87,6 +87,8 @@ def diagnose(
 
 def _initial(config: ConfigDict, info: DataInfo, made: Any) -> dict[str, Any] | None:
     """The variables before the first step, which the seed gives again."""
+    if config.continue_from:
+        return None
     state = create_train_state(
         made.model, made.objective, made.optimizer, info.image_shape, config.seed
     )

@@ -179,7 +179,8 @@ def open_config(
     if differing:
         raise UserError(
             f"--workdir {run_dir}: its run has another config: {', '.join(differing)}; expected "
-            "the same values, or another directory"
+            "the same values, or another directory (with --config.continue_from="
+            f"{run_dir} it goes on from this run)"
         )
     config.steps_per_dispatch = old.steps_per_dispatch
     return config

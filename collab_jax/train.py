@@ -14,6 +14,7 @@ from collab_jax import __version__, data, processes
 from collab_jax import config as config_lib
 from collab_jax.checkpoint import Checkpointer, checkpoint_dir, complete_steps
 from collab_jax.config import check_against_data
+from collab_jax.continuation import continued
 from collab_jax.determinism import check_determinism
 from collab_jax.errors import RunError
 from collab_jax.evaluate import Evaluator
@@ -248,6 +249,8 @@ class Run:
                 return restored[0], restored[1]
             if self.config.init_from:
                 return warm_start(state, self.config, self.info), self.record
+            if self.config.continue_from:
+                return continued(state, self.config, len(self.dataset.train)), self.record
             return state, self.record
 
         state, self.record = processes.share_arrays(started, state)

@@ -30,7 +30,7 @@ def get_config(method: str = "baseline") -> ConfigDict:
             "epochs": 100,
             "batch_size": 64,
             "eval_every": 5,
-            "learning_rate": 0.1,
+            "learning_rate": 0.02,
             "decay_epochs": (30, 60, 80),
             "data.name": "fashion_mnist",
             "data.train_examples": 1000,

@@ -61,7 +61,7 @@ def run_flops(config: ConfigDict) -> float | None:
 
 
 def _overrides(config: ConfigDict) -> dict[str, Any]:
-    own = {"method", "batch_size", "model.name", "model.dtype", "init_from"}
+    own = {"method", "batch_size", "model.name", "model.dtype", "init_from", "continue_from"}
     return {
         name: new
         for name, _, new in config_lib.differences(config_lib.default_config(), config)
