@@ -1,6 +1,7 @@
 """A start from where another run stands, with other values than its own."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,16 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from collab_jax import config as config_lib
 from collab_jax.checkpoint import checkpoint_dir, complete_steps, is_sound, read_checkpoint
 from collab_jax.errors import RunError, UserError
-from collab_jax.experiment import total_steps
+from collab_jax.experiment import DataInfo, create_experiment, total_steps
 from collab_jax.run_dir import read_config
-from collab_jax.train_state import TrainState
+from collab_jax.train_state import TrainState, create_train_state
+from collab_jax.warm_start import check_shapes
 
 __all__ = ["continued", "same_images_seen"]
 
-# With other values of these, the images that the run has seen would not be those it goes on without.
+# With another value of one of these, the run would have seen other images than it counts on.
 _SAME = ("seed", "data.name", "data.train_examples", "data.validation")
 _RESTORED = ("step", "params", "heads", "batch_stats", "opt_state", "sums")
 
@@ -49,7 +50,7 @@ def continued(state: TrainState, config: ConfigDict, num_train: int) -> TrainSta
         for key in _SAME:
             if old[key] != config[key]:
                 raise UserError(f"config.{key} = {config[key]!r}; expected {old[key]!r}, as there")
-        saved = _read(source, state)
+        saved = _read(source, old, state)
     except (UserError, RunError) as error:
         raise UserError(f"{where}: {error}") from error
     step = same_images_seen(int(saved["step"]), old.batch_size, config.batch_size, num_train)
@@ -85,13 +86,28 @@ def same_images_seen(step: int, old_batch: int, new_batch: int, num_train: int) 
     return epochs * per_epoch + min(begun * old_batch // new_batch, per_epoch - 1)
 
 
-def _read(source: Path, state: TrainState) -> dict[str, Any]:
+def _read(source: Path, old: ConfigDict, state: TrainState) -> dict[str, Any]:
     directory = checkpoint_dir(source)
     sound = [step for step in complete_steps(directory) if is_sound(directory / str(step))]
     if not sound:
         raise UserError(f"{directory}: holds no sound checkpoint; expected one")
-    wanted = {name: getattr(state, name) for name in _RESTORED}
-    return read_checkpoint(directory, sound[-1], lambda record: wanted)[0]
+
+    def template(record: dict[str, Any]) -> dict[str, Any]:
+        given = _abstract(old, DataInfo.from_json(record["data"]))
+        check_shapes("its last checkpoint", _restored(given), _restored(state))
+        return _restored(state)
+
+    return read_checkpoint(directory, sound[-1], template)[0]
+
+
+def _abstract(config: ConfigDict, info: DataInfo) -> TrainState:
+    made = create_experiment(config, info, steps_per_epoch=1)
+    create = partial(create_train_state, made.model, made.objective, made.optimizer)
+    return jax.eval_shape(lambda: create(info.image_shape, config.seed))
+
+
+def _restored(state: TrainState) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in _RESTORED}
 
 
 def _counted(opt_state: Any, number: jax.Array) -> Any:

@@ -16,7 +16,7 @@ from collab_jax.models import from_torch
 from collab_jax.restore import load
 from collab_jax.train_state import TrainState
 
-__all__ = ["warm_start"]
+__all__ = ["check_shapes", "warm_start"]
 
 
 def warm_start(state: TrainState, config: ConfigDict, info: DataInfo) -> TrainState:
@@ -56,19 +56,30 @@ def warm_start(state: TrainState, config: ConfigDict, info: DataInfo) -> TrainSt
     last = variables["params"].get("classifier", {}).get("fc3")
     if last is not None and last["bias"].shape != (info.num_classes,):
         variables["params"]["classifier"]["fc3"] = state.params["classifier"]["fc3"]
-    wanted, given = _shapes(fresh), _shapes(variables)
-    for path in wanted | given:
-        if wanted.get(path) != given.get(path):
-            raise UserError(
-                f"init_from {source}: {path} has shape {given.get(path)}; expected "
-                f"{wanted.get(path)} for the config's model"
-            )
+    check_shapes(f"init_from {source}", variables, fresh)
     return replace(state, params=variables["params"], batch_stats=variables["batch_stats"])
+
+
+def check_shapes(source: str, given: Any, wanted: Any) -> None:
+    """Compares trees of arrays, or of their shapes.
+
+    Raises:
+      UserError: with `source`, the first path where they differ, and both shapes there.
+    """
+    found, expected = _shapes(given), _shapes(wanted)
+    for path in expected | found:
+        if expected.get(path) != found.get(path):
+            raise UserError(
+                f"{source}: {path} has shape {found.get(path)}; expected {expected.get(path)} for "
+                "the config's model and method"
+            )
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(key.key for key in path): leaf.shape for path, leaf in leaves}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves
+    }
 
 
 def _read_state_dict(path: Path) -> Mapping[str, Any]:

@@ -36,6 +36,7 @@ LAYERS = (
     ("experiment", "feed"),
     ("restore",),
     ("warm_start",),
+    ("continuation",),
     ("diagnostics", "export", "profiling"),
     ("evaluate",),
     ("train",),
