@@ -151,7 +151,12 @@ SCHEMA: dict[str, Key] = {
         _key("model.width", 1.0, "(0, 64]", "factor of the number of filters"),
         _key("model.classifier_width", 4096, "[1, 65536]", "units in the two hidden layers"),
         _key("model.dropout", 0.5, "[0, 1)", "dropout rate after each hidden layer"),
-        _key("model.dtype", "float32", ("float32", "bfloat16"), "type of the network's arithmetic"),
+        _key(
+            "model.dtype",
+            "float32",
+            ("float32", "bfloat16"),
+            "type of the convolutions' arithmetic",
+        ),
         _key(
             "model.norm_groups",
             1,

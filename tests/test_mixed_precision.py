@@ -1,4 +1,4 @@
-"""model.dtype = bfloat16: the network's products in bfloat16, all that is kept in float32."""
+"""model.dtype = bfloat16: convolutions in bfloat16, the classifier and all that is kept float32."""
 
 from functools import partial
 
@@ -41,7 +41,7 @@ def products(jaxpr):
     """The operands' dtypes of every convolution and matrix product, of inner programs as well."""
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("conv_general_dilated", "dot_general"):
-            yield [variable.aval.dtype for variable in equation.invars]
+            yield {str(variable.aval.dtype) for variable in equation.invars}
         for inner in jaxprs_in_params(equation.params):
             yield from products(inner)
 
@@ -61,7 +61,7 @@ def test_what_is_kept_is_float32_and_the_convolutions_are_bfloat16(digits):
     forward = jax.make_jaxpr(parts.model.apply)(variables, inputs)
     found = list(products(forward.jaxpr))
     assert len(found) >= 16
-    assert {dtype for dtypes in found for dtype in dtypes} == {jnp.dtype(jnp.bfloat16)}
+    assert found == [{"bfloat16"}] * (len(found) - 3) + [{"float32"}] * 3
     assert [aval.dtype for aval in forward.out_avals] == [jnp.float32]
 
 

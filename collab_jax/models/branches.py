@@ -87,7 +87,6 @@ class BranchedNetwork(Network):
                 self.num_classes,
                 self.classifier_width,
                 self.dropout,
-                self.dtype,
                 name=_name("classifier", path),
             )
             features = x.mean(axis=(1, 2))

@@ -1,7 +1,5 @@
 """The three-layer classifier with hierarchical dropout (Sec. III-A, Fig. 1d)."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,17 +15,19 @@ class HierarchicalDropoutClassifier(nn.Module):
     folded into the batch for the matrix products, so that the parameters are those of an ordinary
     classifier with dropout, which is the case K = 1. In inference nothing is dropped.
 
+    The matrix products are in float32 whatever the dtype of the features: they read each weight
+    once, so that a copy of the weights in bfloat16 would cost more memory, and more traffic, than
+    products in it save.
+
     Attributes:
       num_classes: m.
       width: units of each hidden layer; 0 leaves the last layer alone, which has nothing to drop.
       dropout: probability with which a unit is dropped.
-      dtype: dtype of the matrix products; logits are returned in float32 at least.
     """
 
     num_classes: int
     width: int = 4096
     dropout: float = 0.5
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -43,13 +43,13 @@ class HierarchicalDropoutClassifier(nn.Module):
                 f"masks_per_layer: {masks_per_layer} given to a classifier without hidden layers "
                 "(width 0); expected 1"
             )
-        last = nn.Dense(self.num_classes, dtype=self.dtype, name="fc3")
+        dtype = jnp.promote_types(features.dtype, jnp.float32)
+        last = nn.Dense(self.num_classes, dtype=dtype, name="fc3")
         if self.width == 0:
             logits = last(features)
-            logits = logits[None] if train else logits
-            return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        first = nn.Dense(self.width, dtype=self.dtype, name="fc1")
-        second = nn.Dense(self.width, dtype=self.dtype, name="fc2")
+            return logits[None] if train else logits
+        first = nn.Dense(self.width, dtype=dtype, name="fc1")
+        second = nn.Dense(self.width, dtype=dtype, name="fc2")
         hidden = nn.relu(first(features))
         if not train:
             logits = last(nn.relu(second(hidden)))
@@ -62,7 +62,7 @@ class HierarchicalDropoutClassifier(nn.Module):
             hidden = self._mask(jax.random.split(key_second, (k, k)), hidden)
             logits = last(hidden.reshape(k * k * batch, self.width))
             logits = logits.reshape(k * k, batch, self.num_classes)
-        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        return logits
 
     def _mask(
         self, keys: PRNGKeyArray, hidden: Float[Array, "branches batch width"]

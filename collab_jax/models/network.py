@@ -28,7 +28,7 @@ class Network(nn.Module):
       stem_filters: filters of the 3x3 layer before the first stage; None for no such layer.
       classifier_width: units of the classifier's two hidden layers.
       dropout: the probability with which the classifier drops a hidden unit.
-      dtype: dtype of the computation; parameters, statistics and logits stay float32.
+      dtype: dtype of the convolutions; parameters, statistics, classifier and logits stay float32.
       norm_groups: parts of a training batch that batch norm takes statistics of each by itself.
     """
 
@@ -71,5 +71,5 @@ class Network(nn.Module):
         for feature_map in captured:
             self.sow("intermediates", LOCAL_FEATURES, feature_map)
         return HierarchicalDropoutClassifier(
-            self.num_classes, self.classifier_width, self.dropout, self.dtype, name="classifier"
+            self.num_classes, self.classifier_width, self.dropout, name="classifier"
         )(x.mean(axis=(1, 2)), train=train, masks_per_layer=masks_per_layer)
