@@ -58,7 +58,7 @@ Block = Heading | Text | Code | Table | Figure
 _STYLE = """
 :root { color-scheme: light; --line: #c8c8c8; --soft: #f4f4f2; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem 1.25rem 4rem; max-width: 76rem; background: #fff;
+body { margin: 0 auto; padding: 1rem 1.25rem 4rem; max-width: 90rem; background: #fff;
   color: #1a1a1a; font: 1rem/1.5 system-ui, sans-serif; }
 h1, h2, h3 { line-height: 1.2; text-wrap: balance; }
 h2 { margin-top: 2.5rem; border-top: 1px solid var(--line); padding-top: 1rem; }
