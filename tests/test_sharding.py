@@ -58,13 +58,12 @@ def steps_in_processes(folder, count):
     return dict(np.load(f"{out}-{count}.npz"))
 
 
-def assert_equal_to(expected, found, tolerance, floor):
+def assert_equal_to(expected, found, tolerance):
     assert expected.keys() == found.keys() and len(found) > 200
     for name, value in expected.items():
-        # What a later mean takes off again, such as a projection's bias, moves by rounding alone.
         scale = np.abs(value.astype(np.float64)).max(initial=0.0)
         np.testing.assert_allclose(
-            found[name], value, rtol=tolerance, atol=tolerance * scale + floor, err_msg=name
+            found[name], value, rtol=tolerance, atol=tolerance * scale + 1e-13, err_msg=name
         )
 
 
@@ -78,21 +77,29 @@ def in_float64(tmp_path_factory):
 def test_eight_devices_compute_what_one_does(in_float64):
     one, eight = in_float64
     assert one["1[0]['classifier']['fc1']['kernel']"].dtype == np.float64
-    assert_equal_to(one, eight, 1e-9, 1e-13)
+    assert_equal_to(one, eight, 1e-9)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_step_of_eight_devices_in_float32(tmp_path):
+def test_a_step_of_eight_devices_in_float32(in_float64, tmp_path):
     one, eight = (
         {name: value for name, value in found.items() if name.startswith("1")}
         for found in steps_on(tmp_path, "float32", (1, 8))
     )
-    assert_equal_to(one, eight, 2e-3, 1e-7)
+    # What a later mean takes off again, a projection's bias, has no gradient: what float32 gives
+    # it is rounding alone.
+    zero = {name for name in one if np.abs(in_float64[0][name]).max(initial=0.0) < 1e-13}
+    moved = [name for name in zero if one[name].any() or eight[name].any()]
+    assert moved and all("['pull_push']" in name and "['bias']" in name for name in moved)
+    for name in moved:
+        assert max(np.abs(one[name]).max(), np.abs(eight[name]).max()) < 1e-6, name
+    rest = one.keys() - moved
+    assert_equal_to({name: one[name] for name in rest}, {name: eight[name] for name in rest}, 2e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_compute_what_one_does(in_float64, count, tmp_path):
-    assert_equal_to(in_float64[0], steps_in_processes(tmp_path, count), 1e-9, 1e-13)
+    assert_equal_to(in_float64[0], steps_in_processes(tmp_path, count), 1e-9)
