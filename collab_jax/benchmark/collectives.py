@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from collab_jax.benchmark.tables import heading, table
 from collab_jax.benchmark.targets import GPUS
 
 __all__ = ["Collective", "collectives", "collectives_markdown", "summary"]
@@ -90,28 +91,27 @@ def collectives_markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
     """
     first = rows[0]
     side = first["image_size"]
-    lines = [
-        "# What devices send each other in a train step",
-        "",
+    about = (
         f"{first['model']}, {first['batch_size']} x {first['channels']} x {side} x {side} over "
         f"{first['devices']} x {GPUS[first['gpu']].name}, {first['dtype']}: number of operations "
-        "and KiB that one device puts in. Planned by XLA for the GPUs, not run on any.",
-        "",
-        f"Command: `{command}`",
-        "",
-        f"| method | parameters KiB | {' | '.join(_KINDS)} | more than baseline KiB | "
-        "gathered feature maps |",
-        "|---|" + "---:|" * (len(_KINDS) + 3),
-    ]
+        "and KiB that one device puts in. Planned by XLA for the GPUs, not run on any."
+    )
+    columns = (
+        *("method", "parameters KiB", *_KINDS),
+        *("more than baseline KiB", "gathered feature maps"),
+    )
     total = {id(row): sum(row["collectives"][kind]["bytes"] for kind in _KINDS) for row in rows}
+    cells = []
     for row in rows:
         sent = row["collectives"]
-        cells = (
-            row["method"],
-            f"{(row['params_bytes'] + row['heads_bytes']) / 1024:,.0f}",
-            *(f"{sent[kind]['count']}: {sent[kind]['bytes'] / 1024:,.0f}" for kind in _KINDS),
-            f"{(total[id(row)] - total[id(first)]) / 1024:,.0f}",
-            sent["gathered_feature_maps"],
+        cells.append(
+            (
+                row["method"],
+                f"{(row['params_bytes'] + row['heads_bytes']) / 1024:,.0f}",
+                *(f"{sent[kind]['count']}: {sent[kind]['bytes'] / 1024:,.0f}" for kind in _KINDS),
+                f"{(total[id(row)] - total[id(first)]) / 1024:,.0f}",
+                sent["gathered_feature_maps"],
+            )
         )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
+    lines = heading("What devices send each other in a train step", about, command)
+    return "\n".join(lines + table(columns, cells)) + "\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from collab_jax.benchmark.plan import NOTE
+from collab_jax.benchmark.tables import heading, table
 
 __all__ = ["PARTS", "Value", "at_peak", "by_part", "held_markdown", "read_values"]
 
@@ -100,24 +101,26 @@ def held_markdown(rows: Sequence[dict[str, Any]], title: str, command: str) -> s
     Returns:
       The text.
     """
-    lines = [
-        "# What holds the planned memory",
-        "",
+    about = (
         f"{title}; figures {NOTE}. MiB that are alive when most temporary memory is, by the part "
         "of the step that made them, and training-only parameters with their momentum. In "
-        "brackets: more than the first row.",
-        "",
-        f"Command: `{command}`",
-        "",
-        f"| method | training-only | {' | '.join(PARTS)} |",
-        "|---|" + "---:|" * (len(PARTS) + 1),
+        "brackets: more than the first row."
+    )
+
+    def parts(row: dict[str, Any]) -> dict[str, int]:
+        return {"training-only": row["state_bytes"] - rows[0]["state_bytes"], **row["held"]}
+
+    first = parts(rows[0])
+    cells = [
+        (
+            row["name"],
+            *(
+                f"{size / _MIB:.1f} ({(size - first[name]) / _MIB:+.1f})"
+                for name, size in parts(row).items()
+            ),
+        )
+        for row in rows
     ]
-    for row in rows:
-        parts = {"training-only": row["state_bytes"] - rows[0]["state_bytes"], **row["held"]}
-        first = {"training-only": 0, **rows[0]["held"]}
-        cells = [
-            f"{size / _MIB:.1f} ({(size - first[name]) / _MIB:+.1f})"
-            for name, size in parts.items()
-        ]
-        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    lines = heading("What holds the planned memory", about, command)
+    lines += table(("method", "training-only", *PARTS), cells)
     return "\n".join(lines) + "\n"

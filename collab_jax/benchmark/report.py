@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from collab_jax.benchmark.plan import NOTE, PAPER_CASE
+from collab_jax.benchmark.tables import heading, table
 from collab_jax.benchmark.targets import GPUS
 
 __all__ = ["draw", "markdown", "name_of"]
@@ -23,27 +24,23 @@ def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
     Returns:
       The text.
     """
-    lines = [
-        "# Planned cost of a train step",
-        "",
+    about = (
         f"Figures {NOTE}; the library's workspace for convolutions is not in them. Peak memory "
         "holds parameters, momentum and the batch, and as temporary memory the activations and "
-        "gradients; training-only parameters and their momentum stand apart as well.",
-        "",
-        f"Command: `{command}`",
-    ]
+        "gradients; training-only parameters and their momentum stand apart as well."
+    )
+    lines = heading("Planned cost of a train step", about, command)
     for title, group in _groups(rows).items():
         baseline = next((row for row in group if row["method"] == "baseline"), None)
-        lines += ["", f"## {title}", "", _HEADER, "|---|" + "---:|" * 8]
-        lines += [_row(row, baseline) for row in group]
+        lines += ["", f"## {title}"] + table(_COLUMNS, [_row(row, baseline) for row in group])
         lines += _against_paper(group, baseline)
         lines += _too_large(group)
     return "\n".join(lines) + "\n"
 
 
-_HEADER = (
-    "| method | convolutions | matrix products | GFLOP | FLOPs / baseline | peak MiB | "
-    "peak / baseline | temporary MiB | training-only MiB |"
+_COLUMNS = (
+    *("method", "convolutions", "matrix products", "GFLOP", "FLOPs / baseline", "peak MiB"),
+    *("peak / baseline", "temporary MiB", "training-only MiB"),
 )
 
 
@@ -57,12 +54,12 @@ def _groups(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return groups
 
 
-def _row(row: dict[str, Any], baseline: dict[str, Any] | None) -> str:
+def _row(row: dict[str, Any], baseline: dict[str, Any] | None) -> tuple[object, ...]:
     def ratio(name: str) -> str:
         return f"{row[name] / baseline[name]:.3f}" if baseline else ""
 
     training_only = row["heads_bytes"] * (1 + row["optimizer_bytes"] // row["params_bytes"])
-    cells = (
+    return (
         name_of(row),
         row["convolutions"],
         row["matrix_products"],
@@ -73,7 +70,6 @@ def _row(row: dict[str, Any], baseline: dict[str, Any] | None) -> str:
         f"{row['temporary_bytes'] / _MIB:.1f}",
         f"{training_only / _MIB:.1f}",
     )
-    return f"| {' | '.join(map(str, cells))} |"
 
 
 def name_of(row: dict[str, Any]) -> str:
@@ -88,16 +84,18 @@ def _against_paper(group: Sequence[dict[str, Any]], baseline: dict[str, Any] | N
         return []
     if first["dtype"] != "float32" or baseline is None:
         return []
-    lines = ["", "| | planned GB | planned ratio | paper GB | paper ratio |", "|---|" + "---:|" * 4]
-    for row in group:
-        if row["method"] in PAPER_CASE:
-            paper = PAPER_CASE[row["method"]]
-            lines.append(
-                f"| {row['method']} | {row['peak_bytes'] / _GB:.2f} | "
-                f"{row['peak_bytes'] / baseline['peak_bytes']:.3f} | {paper} | "
-                f"{paper / PAPER_CASE['baseline']:.3f} |"
-            )
-    return lines
+    cells = [
+        (
+            row["method"],
+            f"{row['peak_bytes'] / _GB:.2f}",
+            f"{row['peak_bytes'] / baseline['peak_bytes']:.3f}",
+            PAPER_CASE[row["method"]],
+            f"{PAPER_CASE[row['method']] / PAPER_CASE['baseline']:.3f}",
+        )
+        for row in group
+        if row["method"] in PAPER_CASE
+    ]
+    return table(("", "planned GB", "planned ratio", "paper GB", "paper ratio"), cells)
 
 
 def _too_large(group: Sequence[dict[str, Any]]) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from collab_jax.benchmark.step import time_in_turn
+from collab_jax.benchmark.tables import heading, table
 from collab_jax.experiment import DataInfo, create_experiment, load_data
 from collab_jax.feed import Feed
 from collab_jax.mesh import Placement
@@ -102,26 +103,23 @@ def seeds_markdown(rows: Sequence[dict[str, Any]], title: str, command: str) -> 
       The text.
     """
     alone = rows[0]
-    lines = [
-        "# Several seeds in one program",
-        "",
+    about = (
         f"{title}. {platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}; "
-        "the programs in turn, warm-up left out. Solo runs compile each by itself.",
-        "",
-        f"Command: `{command}`",
-        "",
-        "| seeds | compile s | / as many solo | median step s | fastest s | slowest s "
-        "| / as many solo |",
-        "|---|" + "---:|" * 6,
-    ]
-    for row in rows:
-        count = row["seeds"]
-        cells = (
-            f"{count}",
+        "the programs in turn, warm-up left out. Solo runs compile each by itself."
+    )
+    columns = (
+        *("seeds", "compile s", "/ as many solo"),
+        *("median step s", "fastest s", "slowest s", "/ as many solo"),
+    )
+    cells = [
+        (
+            row["seeds"],
             f"{row['compile_seconds']:.1f}",
-            f"{row['compile_seconds'] / (count * alone['compile_seconds']):.2f}",
+            f"{row['compile_seconds'] / (row['seeds'] * alone['compile_seconds']):.2f}",
             *(f"{row[name]:.4f}" for name in ("median", "fastest", "slowest")),
-            f"{row['median'] / (count * alone['median']):.2f}",
+            f"{row['median'] / (row['seeds'] * alone['median']):.2f}",
         )
-        lines.append(f"| {' | '.join(cells)} |")
+        for row in rows
+    ]
+    lines = heading("Several seeds in one program", about, command) + table(columns, cells)
     return "\n".join(lines) + "\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from collab_jax.benchmark.case import Case
+from collab_jax.benchmark.tables import heading, table
 
 __all__ = ["markdown", "measure", "prepare", "time_in_turn"]
 
@@ -142,31 +143,29 @@ def markdown(rows: Sequence[dict[str, Any]], title: str, command: str) -> str:
     import jax
 
     first = rows[0]
-    device = jax.devices()[0]
-    lines = [
-        "# Measured cost of a train step",
-        "",
-        f"{title}. {platform.machine()}, {device.device_kind}, jax {jax.__version__}; methods in "
-        "turn, warm-up left out. Peak memory is that of a process of its own.",
-        "",
-        f"Command: `{command}`",
-        "",
-        "| | median s | fastest s | slowest s | median / baseline | FLOPs / baseline | images/s | "
-        "compile s | peak host MiB |",
-        "|---|" + "---:|" * 8,
-    ]
+    about = (
+        f"{title}. {platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}; "
+        "methods in turn, warm-up left out. Peak memory is that of a process of its own."
+    )
+    columns = (
+        *("", "median s", "fastest s", "slowest s", "median / baseline", "FLOPs / baseline"),
+        *("images/s", "compile s", "peak host MiB"),
+    )
+    cells = []
     for row in rows:
         ours = "flops" in row
-        cells = (
-            row["name"],
-            *(f"{row[name]:.3f}" for name in ("median", "fastest", "slowest")),
-            f"{row['median'] / first['median']:.2f}",
-            f"{row['flops'] / first['flops']:.2f}" if ours else "",
-            f"{row['images_per_second']:.0f}",
-            f"{row['compile_seconds']:.1f}" if ours else "",
-            f"{row['peak_bytes'] / 2**20:.0f}" if ours else "",
+        cells.append(
+            (
+                row["name"],
+                *(f"{row[name]:.3f}" for name in ("median", "fastest", "slowest")),
+                f"{row['median'] / first['median']:.2f}",
+                f"{row['flops'] / first['flops']:.2f}" if ours else "",
+                f"{row['images_per_second']:.0f}",
+                f"{row['compile_seconds']:.1f}" if ours else "",
+                f"{row['peak_bytes'] / 2**20:.0f}" if ours else "",
+            )
         )
-        lines.append(f"| {' | '.join(cells)} |")
+    lines = heading("Measured cost of a train step", about, command) + table(columns, cells)
     return "\n".join(lines) + "\n"
 
 
