@@ -10,6 +10,9 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_opti
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Tests that build one program twice compile it once.
-jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="collab_jax-tests-"))
+# Tests that build one program twice compile it once, all of pytest's workers together.
+_PROGRAMS = "COLLAB_JAX_TEST_PROGRAMS"
+if _PROGRAMS not in os.environ:
+    os.environ[_PROGRAMS] = tempfile.mkdtemp(prefix="collab_jax-tests-")
+jax.config.update("jax_compilation_cache_dir", os.environ[_PROGRAMS])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

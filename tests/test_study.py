@@ -269,6 +269,8 @@ def test_the_reason_is_the_error_line_of_the_log(tmp_path):
     assert reason_of(log, 1) == "not finite at step 3"
     assert reason_of(log, 0) == ""
     assert reason_of(log, -9) == "killed by SIGKILL"
+    assert reason_of(log, 128 + 15) == "killed by SIGTERM", "a second signal ends a run so"
+    assert reason_of(log, 255) == "not finite at step 3"
     log.write_text("Traceback\nKeyError: 'x'\n")
     assert reason_of(log, 1) == "KeyError: 'x'"
 

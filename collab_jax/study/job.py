@@ -75,6 +75,11 @@ def reason_of(log: Path, exit_code: int) -> str:
     """Why a command ended, in a line: its error message, or else the last line that it printed."""
     if exit_code == 0:
         return ""
+    # 128 and the signal's number is what a run exits with that a second signal ends.
+    number = -exit_code if exit_code < 0 else exit_code - 128
+    name = {known.value: known.name for known in signal.Signals}.get(number)
+    if name or exit_code < 0:
+        return f"killed by {name or number}"
     lines: list[str] = []
     if log.is_file():
         with log.open("rb") as file:
@@ -83,10 +88,4 @@ def reason_of(log: Path, exit_code: int) -> str:
         lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     last = (errors or lines or ["it printed nothing"])[-1].removeprefix("error: ")
-    if exit_code < 0:
-        try:
-            name = signal.Signals(-exit_code).name
-        except ValueError:
-            name = str(-exit_code)
-        return f"killed by {name}"
     return last[:300]
