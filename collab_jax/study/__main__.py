@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +25,7 @@ from collab_jax.study.folder import (
     hold_folder,
     write_study,
 )
+from collab_jax.study.reuse import copy_runs, finished_elsewhere
 from collab_jax.study.runs import Run, cell_run, program_run, study_runs
 from collab_jax.study.scheduler import Scheduler, StudyStopped
 from collab_jax.study.spec import Study, list_studies, load_study
@@ -52,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--gpus", default="", metavar="A,B", help="devices of this machine, one for each run"
+    )
+    parser.add_argument(
+        "--reuse",
+        default=None,
+        type=Path,
+        metavar="DIR",
+        help="another study's folder, whose finished runs of the same config are copied",
     )
     parser.add_argument("--only", default="", metavar="TEXT", help="runs whose name holds TEXT")
     parser.add_argument(
@@ -94,19 +102,23 @@ def _run(options: argparse.Namespace, flags: list[str]) -> int:
     _check_flags(flags)
     slurm = None if options.slurm is None else parse_slurm(options.slurm)
     name, study = load_study(options.study)
-    out = Path(os.path.abspath(options.out.expanduser()))
+    out = _absolute(options.out)
     runs = [run for run in study_runs(study, out) if options.only in run.name]
     if not runs:
         raise UserError(f"--only {options.only}: no run's name holds it")
     check_folder(out, name, runs)
+    source = out if options.reuse is None else _absolute(options.reuse)
+    found = [] if options.reuse is None else finished_elsewhere(source, out, runs, options.threads)
     if options.dry_run:
-        _dry_run(study, runs, out, count=options.flops)
+        elsewhere = {run.name: source for run in found}
+        _dry_run(study, runs, out, elsewhere, count=options.flops)
         return 0
     with hold_folder(out):
         check_folder(out, name, runs)
         check_room(out)
         _check_threads(out, options.threads)
         write_study(out, describe(name, study, out, study.seeds, options.threads))
+        copy_runs(source, out, found)
         engine = Engine(out / "jobs" / "submitit", slurm)
         scheduler = Scheduler(
             out,
@@ -150,9 +162,15 @@ def _check_threads(out: Path, threads: int) -> None:
         )
 
 
-def _dry_run(study: Study, runs: Sequence[Run], out: Path, *, count: bool) -> None:
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path.expanduser()))
+
+
+def _dry_run(
+    study: Study, runs: Sequence[Run], out: Path, elsewhere: Mapping[str, Path], *, count: bool
+) -> None:
     by_name = {run.name: run for run in runs}
-    states = {name: told_state(out, run) for name, run in by_name.items()}
+    states = {name: told_state(elsewhere.get(name, out), run) for name, run in by_name.items()}
     flops: dict[tuple[object, ...], float] = {}
     if count:
         flops = _count_flops(runs)
