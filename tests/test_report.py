@@ -172,6 +172,8 @@ def test_figures_tell_lines_apart_without_colour(study):
     styles = [figures._style(number) for number in range(9)]
     plain = [(str(style["linestyle"]), style["marker"]) for style in styles]
     assert len(set(plain)) == len(plain)
+    thin = {(style["color"], str(style["linestyle"])) for style in styles}
+    assert len(thin) == len(styles), "between two markers they look alike"
     assert all(
         style["color"] != other["color"] for style, other in zip(styles, styles[1:], strict=False)
     )
@@ -181,6 +183,20 @@ def test_figures_tell_lines_apart_without_colour(study):
     np.testing.assert_array_equal(epochs, [1, 2, 3, 4])
     np.testing.assert_allclose(means, expected.mean(axis=1))
     np.testing.assert_allclose(spreads, expected.std(axis=1, ddof=1))
+
+
+def test_the_second_half_of_training_is_drawn_once_more(study, monkeypatch):
+    from collab_jax.report import figures
+
+    drawn = []
+    monkeypatch.setattr(figures, "_saved", lambda figure: drawn.append(figure))
+    figures.learning_curves(read_folder(study).tables[0], "digits")
+    axes = drawn[0].axes
+    assert [axis.get_ylabel().split()[0] for axis in axes] == ["test", "train"] * 2
+    for axis, expected in ((axes[0], [1, 2, 3, 4]), (axes[2], [2, 3, 4])):
+        np.testing.assert_array_equal(axis.get_lines()[0].get_xdata(), expected)
+        assert all(set(line.get_xdata()) <= set(expected) for line in axis.get_lines())
+    assert axes[0].collections and not axes[2].collections, "bands hide the differences there"
 
 
 def test_curves_over_noise_and_pictures_are_drawn_where_there_is_something(tmp_path):

@@ -17,13 +17,13 @@ __all__ = ["curves_over_x", "differences", "learning_curves", "pictures", "separ
 # Okabe and Ito's colours, dark ones first; marker and line style tell the lines apart without them.
 _COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^vPX<>*hd"
-_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
+_LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)))
 _NOT_TERMS = {"step", "epoch", "split", "loss", "top1_error", "top5_error", "skipped_steps"}
 _NOT_TERMS |= {"images_per_second", "wait_fraction"}
 
 
 def _style(number: int) -> dict[str, Any]:
-    # Seven colours and lines against twelve markers: the combinations repeat after 84.
+    # Seven colours, six lines and twelve markers: the combinations repeat after 84.
     return {
         "color": _COLOURS[number % len(_COLOURS)],
         "linestyle": _LINES[number % len(_LINES)],
@@ -176,17 +176,23 @@ def _panels(count: int, width: float = 3.6) -> tuple[Any, Any]:
     return figure, axes.flat
 
 
-def _lines(axis: Any, cells: Sequence[CellData], name: str, split: str) -> int:
+def _lines(
+    axis: Any, cells: Sequence[CellData], name: str, split: str, *, second_half: bool = False
+) -> int:
+    curves = [cell.curve(name, split) for cell in cells]
+    begin = max((epochs[-1] for epochs, _, _ in curves if len(epochs)), default=0) / 2
     drawn = 0
-    for number, cell in enumerate(cells):
-        epochs, means, spreads = cell.curve(name, split)
+    for number, (cell, (epochs, means, spreads)) in enumerate(zip(cells, curves, strict=True)):
+        if second_half:
+            shown = epochs >= begin
+            epochs, means, spreads = epochs[shown], means[shown], spreads[shown]
         if not len(epochs):
             continue
         style = _style(number)
         axis.plot(epochs, means, label=cell.column, markevery=max(1, len(epochs) // 8), **style)
-        axis.fill_between(
-            epochs, means - spreads, means + spreads, color=style["color"], alpha=0.12, linewidth=0
-        )
+        if not second_half:
+            low, high = means - spreads, means + spreads
+            axis.fill_between(epochs, low, high, color=style["color"], alpha=0.12, linewidth=0)
         drawn += 1
     axis.grid(alpha=0.3)
     axis.set_xlabel("epoch")
@@ -195,13 +201,17 @@ def _lines(axis: Any, cells: Sequence[CellData], name: str, split: str) -> int:
 
 
 def learning_curves(table: TableData, row: str) -> bytes | None:
-    """Test and training error over epochs: means over seeds, standard deviation as a band."""
+    """Test and training error over epochs, and once more over the second half of them.
+
+    Means over seeds; above, the standard deviation as a band.
+    """
     cells = [cell for cell in table.cells if cell.row == row]
     name = "top5_error" if any(cell.top5 for cell in cells) else "top1_error"
-    figure, axes = _panels(2)
+    figure, axes = _panels(4)
     drawn = 0
-    for axis, split in zip(axes, ("test", "train"), strict=False):
-        drawn = max(drawn, _lines(axis, cells, name, split))
+    for number, axis in enumerate(axes):
+        split = ("test", "train")[number % 2]
+        drawn = max(drawn, _lines(axis, cells, name, split, second_half=number >= 2))
         axis.set_ylabel(f"{split} error in %")
     if not drawn:
         _pyplot().close(figure)
