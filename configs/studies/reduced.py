@@ -14,8 +14,8 @@ core of an Intel Xeon, one thread a run, start and compilation with it:
     baseline                  from 5 and 25 epochs: 18 s to start, 0.65 s an epoch
     out+mid+pull_push+kernel  from 5 and 25 epochs: 40 s to start, 1.57 s an epoch
     tree (4 heads)            25 epochs: 48 s
-so that all of it takes about 8,000 to 11,000 s of processor time, 1.1 to 1.6 hours on two free
-cores. A run with two threads trains no faster than with one (2,000 to 3,000 against 2,400 images a
+The clocks of all 85 runs added up to 12,236 s, 1.7 hours with two at a time, in part beside other
+work. A run with two threads trains no faster than with one (2,000 to 3,000 against 2,400 images a
 second for baseline): two runs at a time, of one thread each, do twice the work.
 """
 
