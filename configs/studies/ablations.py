@@ -4,7 +4,7 @@ Paper: S. Fang and T. Lin, "Intra-Model Collaborative Learning of Neural Network
 
 Command:
     python -m collab_jax.study --study configs/studies/ablations.py --out runs/ablations \\
-        --jobs 2 --threads 1
+        --jobs 2 --threads 1 --reuse runs/reduced
 
 Four questions, each against the row's own reference:
     does the consensus help, or the hard part (more branches, more heads) alone?
@@ -12,7 +12,7 @@ Four questions, each against the row's own reference:
     does Hinton's factor T^2 help?
     does a baseline get as far that trains longer, for the FLOPs of the terms?
 
-Cost: see configs/studies/reduced.py for the time of a run; 60 runs.
+Cost: see configs/studies/reduced.py for the time of a run; 60 runs, of which that study has 20.
 """
 
 from collab_jax.study import Cell, Study, Table
