@@ -7,18 +7,18 @@ Command:
     python -m collab_jax.study --study configs/studies/noise_terms.py --out runs/noise_terms \\
         --jobs 2 --threads 1 --reuse runs/reduced
 
-Cost: see configs/studies/reduced.py for the time of a run; 30 runs, of which that study has 15.
+Cost: see configs/studies/reduced.py for the time of a run; 25 runs, of which that study has 15.
 """
 
 from collab_jax.study import Cell, Study, Table
 
 RECIPE = "small_fashion_mnist_vgg16"
-METHODS = ("baseline", "out", "mid", "pull_push", "mid+pull_push+kernel", "out+mid+pull_push")
+METHODS = ("baseline", "out", "mid", "pull_push", "out+mid+pull_push")
 NOISE = 0.5
 
 
 def get_study() -> Study:
-    """Six methods, five seeds each."""
+    """Five methods, five seeds each."""
     cells = [
         Cell(f"noise {NOISE:g}", method, RECIPE, method, {"data.label_noise": NOISE})
         for method in METHODS
