@@ -114,14 +114,14 @@ def test_missing_runs_run_done_ones_are_skipped_and_a_failure_is_told(study, stu
 
 
 def test_what_another_study_has_finished_is_copied(study, stub, tmp_path, capsys):
-    first = study("baseline", "kernel")
+    first = study("baseline", "kernel", pictures=True)
     assert program.main([*first, "--threads", "1"]) == 1, "the stub's kernel diverges"
     other = tmp_path / "other.py"
-    other.write_text(STUDY.format(methods=("baseline", "out"), seeds=(0, 1), pictures=False))
+    other.write_text(STUDY.format(methods=("baseline", "out"), seeds=(0, 1), pictures=True))
     second = ["--study", str(other), "--out", str(tmp_path / "second"), "--threads", "1"]
     reuse = [*second, "--reuse", first[3]]
     assert program.main([*reuse, "--dry-run"]) == 0
-    assert "4 runs, 3 to do" in capsys.readouterr().out
+    assert "4 runs and 2 evaluations, 4 to do" in capsys.readouterr().out
     assert not (tmp_path / "second").exists()
     assert program.main(reuse) == 0
     assert "1 finished runs copied from" in capsys.readouterr().err

@@ -110,7 +110,8 @@ def _run(options: argparse.Namespace, flags: list[str]) -> int:
     source = out if options.reuse is None else _absolute(options.reuse)
     found = [] if options.reuse is None else finished_elsewhere(source, out, runs, options.threads)
     if options.dry_run:
-        elsewhere = {run.name: source for run in found}
+        names = {run.name for run in found}
+        elsewhere = {run.name: source for run in runs if names & {run.name, run.after}}
         _dry_run(study, runs, out, elsewhere, count=options.flops)
         return 0
     with hold_folder(out):

@@ -72,7 +72,7 @@ class CommandJob:
 
 
 def reason_of(log: Path, exit_code: int) -> str:
-    """Why a command ended, in a line: its error message, or else the last line that it printed."""
+    """Why a command ended, in a line: a signal, its error message, or the last line it printed."""
     if exit_code == 0:
         return ""
     # 128 and the signal's number is what a run exits with that a second signal ends.
