@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from collab_jax._version import __version__
 
 if TYPE_CHECKING:
-    from collab_jax.restore import load
+    from collab_jax.runs.load import load
 
 __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        return importlib.import_module("collab_jax.restore").load
+        return importlib.import_module("collab_jax.runs.load").load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,10 +17,10 @@ from typing import Any, Literal
 from ml_collections import ConfigDict
 
 from collab_jax import config as config_lib
-from collab_jax import recipes
-from collab_jax.determinism import request_determinism
+from collab_jax.config import recipes
 from collab_jax.errors import RunError, UserError
-from collab_jax.interrupt import EXIT_CODE, Interrupted, stop_at_once
+from collab_jax.runs.environment import request_determinism
+from collab_jax.runs.signals import EXIT_CODE, Interrupted, stop_at_once
 
 __all__ = [
     "Command",
@@ -344,7 +344,7 @@ def execute(command: Command) -> dict[str, Any]:
     if command.config.deterministic:
         request_determinism()
     # Only here: JAX takes seconds to import, and a wrong flag should be told at once.
-    from collab_jax import evaluate, processes, train
+    from collab_jax.runs import evaluate, loop, processes
 
     _keep_programs()
     if command.processes is not None:
@@ -358,20 +358,18 @@ def execute(command: Command) -> dict[str, Any]:
     if command.mode == "eval":
         return evaluate.run(command.workdir, checkpoint=command.checkpoint, config=command.config)
     if command.mode == "export":
-        from collab_jax import export
+        from collab_jax.runs import export
 
         return export.run(command.workdir, checkpoint=command.checkpoint)
     if command.seeds:
-        from collab_jax import seeds
+        from collab_jax.runs import seeds
 
         configs = [command.config.copy_and_resolve_references() for _ in command.seeds]
         for config, (seed, _) in zip(configs, command.seeds, strict=True):
             config.seed = seed
         workdirs = [workdir for _, workdir in command.seeds]
         return {"seeds": seeds.run(configs, workdirs, resume=command.resume)}
-    return train.run(
-        command.config, command.workdir, resume=command.resume, profile=command.profile
-    )
+    return loop.run(command.config, command.workdir, resume=command.resume, profile=command.profile)
 
 
 def _keep_programs() -> None:
@@ -491,8 +489,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _failed(code: int) -> int:
     """The code, unless this is one of several processes, which then ends without the others."""
-    if "collab_jax.processes" in sys.modules:
-        from collab_jax import processes
+    if "collab_jax.runs.processes" in sys.modules:
+        from collab_jax.runs import processes
 
         processes.leave(code)
     return code

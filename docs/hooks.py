@@ -37,8 +37,7 @@ def on_post_template(output_content: str, **_: Any) -> str:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fills in the programs and tables that pages ask for."""
-    from collab_jax import recipes
-    from collab_jax.config import describe
+    from collab_jax.config import describe, recipes
 
     markdown = re.sub(
         r"<!-- file (\S+) -->",

@@ -13,8 +13,10 @@ import jax
 import numpy as np
 
 import collab_jax
-from collab_jax import data, experiment, recipes, run_dir, train
-from collab_jax.config import override
+from collab_jax import data
+from collab_jax.config import override, recipes
+from collab_jax.runs import loop
+from collab_jax.training import build
 
 
 def train_small(directory):
@@ -29,7 +31,7 @@ def train_small(directory):
         "log.tensorboard": "false",
     }.items():
         override(config, key, value)
-    train.run(config, directory)
+    loop.run(config, directory)
 
 
 def main(directory):
@@ -38,8 +40,8 @@ def main(directory):
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     print(f"{parameters:,} parameters")
 
-    config = run_dir.read_config(Path(directory))
-    dataset = experiment.load_data(config)
+    config = directory.read_config(Path(directory))
+    dataset = build.load_data(config)
     images, labels = dataset.test.images, np.asarray(dataset.test.labels)
     # The network expects what it was trained on: pixels less their mean, by their deviation.
     predict = jax.jit(

@@ -12,11 +12,12 @@ import numpy as np
 from runs import ALL_TERMS, tiny_config
 
 from collab_jax import data
-from collab_jax.experiment import DataInfo, create_experiment
-from collab_jax.feed import Feed
-from collab_jax.mesh import Placement
-from collab_jax.seeds import SeedsStep
-from collab_jax.train_state import create_train_state
+from collab_jax.data import DataInfo
+from collab_jax.runs.seeds import SeedsStep
+from collab_jax.training.batches import Feed
+from collab_jax.training.build import create_experiment
+from collab_jax.training.placement import Placement
+from collab_jax.training.state import create_train_state
 
 _, out, dtype, steps, seeds = sys.argv
 jax.config.update("jax_enable_x64", dtype == "float64")

@@ -19,11 +19,13 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from runs import tiny_config  # noqa: E402
 
-from collab_jax import data, processes  # noqa: E402
-from collab_jax.experiment import DataInfo, create_experiment  # noqa: E402
-from collab_jax.feed import Feed  # noqa: E402
-from collab_jax.mesh import Placement  # noqa: E402
-from collab_jax.train_state import create_train_state  # noqa: E402
+from collab_jax import data  # noqa: E402
+from collab_jax.data import DataInfo  # noqa: E402
+from collab_jax.runs import processes  # noqa: E402
+from collab_jax.training.batches import Feed  # noqa: E402
+from collab_jax.training.build import create_experiment  # noqa: E402
+from collab_jax.training.placement import Placement  # noqa: E402
+from collab_jax.training.state import create_train_state  # noqa: E402
 
 jax.config.update("jax_enable_x64", dtype == "float64")
 if of_processes:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from collab_jax import config as config_lib
-from collab_jax import recipes
+from collab_jax.config import recipes
 
 flags = dict(argument.partition("=")[::2] for argument in sys.argv[1:] if "=" in argument)
 run_dir = Path(flags["--workdir"])

@@ -10,10 +10,10 @@ from runs import tiny_config
 from collab_jax.benchmark import __main__ as program
 from collab_jax.benchmark import held, report, seeds, step
 from collab_jax.benchmark import plan as planning
-from collab_jax.benchmark.case import Case
 from collab_jax.benchmark.collectives import collectives, collectives_markdown, summary
 from collab_jax.benchmark.compiling import count_operations
-from collab_jax.benchmark.targets import GPUS
+from collab_jax.benchmark.gpus import GPUS
+from collab_jax.benchmark.workload import Case
 from collab_jax.errors import UserError
 
 FIGURES = {

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from runs import tiny_config
 
-from collab_jax import experiment, models, train_state
+from collab_jax import models
+from collab_jax.data import DataInfo
 from collab_jax.models.branches import BranchedNetwork
 from collab_jax.models.vgg import VGGStage
-from collab_jax.step import train_step
+from collab_jax.training import build
+from collab_jax.training.state import create_train_state
+from collab_jax.training.step import train_step
 
 
 def tiny(name, **options):
@@ -145,19 +148,19 @@ def test_wrong_splits_are_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["tree", "multi_instance"])
 def test_a_step_moves_every_copy_and_leaves_inference_its_own_tree(method):
-    info = experiment.DataInfo(10, tuple("abcdefghij"), (8, 8, 1), (0.5,), (0.2,))
+    info = DataInfo(10, tuple("abcdefghij"), (8, 8, 1), (0.5,), (0.2,))
     parts = {}
     for name in ("baseline", method):
         config = tiny_config(name, data__label_noise=0.0)
-        parts[name] = experiment.create_experiment(config, info, steps_per_epoch=2)
+        parts[name] = build.create_experiment(config, info, steps_per_epoch=2)
     made = parts[method]
     baseline, state = (
-        train_state.create_train_state(p.model, p.objective, p.optimizer, info.image_shape, 0)
+        create_train_state(p.model, p.objective, p.optimizer, info.image_shape, 0)
         for p in parts.values()
     )
     jax.tree.map(np.testing.assert_array_equal, baseline.params, state.params)
     rng = np.random.default_rng(0)
-    batch = train_state.Batch(
+    batch = state.Batch(
         images=rng.integers(0, 256, (16, 8, 8, 1), np.uint8),
         labels=rng.integers(0, 10, 16).astype(np.int32),
         indices=np.arange(16, dtype=np.int32),

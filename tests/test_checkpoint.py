@@ -14,14 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from collab_jax.checkpoint import (
-    MANIFEST,
-    Checkpointer,
-    complete_steps,
-    read_checkpoint,
-    write_manifest,
-)
 from collab_jax.errors import RunError, UserError
+from collab_jax.runs.checkpoint import Checkpointer, complete_steps, read_checkpoint
+from collab_jax.runs.manifest import MANIFEST, write_manifest
 
 STATE = {
     "params": {"w": jnp.arange(600.0).reshape(20, 30), "b": jnp.ones(3)},

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import collab_jax
-from collab_jax import cli
+from collab_jax import cli, runs
 from collab_jax import config as config_lib
 from collab_jax.errors import RunError, UserError
 
@@ -44,11 +43,11 @@ def calls(monkeypatch):
         record.append(("eval", config.method, Path(workdir), checkpoint))
         return {"step": 7, "top1_error": 2.5, "top5_error": 0.0, "loss": 0.125, "images": 360}
 
-    for name, run in (("train", train), ("evaluate", evaluate)):
-        module = types.ModuleType(f"collab_jax.{name}")
+    for name, run in (("loop", train), ("evaluate", evaluate)):
+        module = types.ModuleType(f"collab_jax.runs.{name}")
         module.__dict__["run"] = run
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setattr(collab_jax, name, module, raising=False)
+        monkeypatch.setattr(runs, name, module, raising=False)
     return record
 
 
@@ -251,7 +250,7 @@ def test_errors_of_a_run_are_one_line_and_an_exit_code(calls, monkeypatch, capsy
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("collab_jax.train.run", fail)
+    monkeypatch.setattr("collab_jax.runs.loop.run", fail)
     assert cli.main(["--config", "digits_vgg16"]) == code
     assert capsys.readouterr().err == "error: two lines\n"
 
@@ -260,7 +259,7 @@ def test_other_errors_are_not_hidden(calls, monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("collab_jax.train.run", fail)
+    monkeypatch.setattr("collab_jax.runs.loop.run", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["--config", "digits_vgg16"])
 

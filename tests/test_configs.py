@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from collab_jax import cli, recipes
+from collab_jax import cli
 from collab_jax import config as config_lib
+from collab_jax.config import recipes
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PATHS = sorted(CONFIGS.glob("*.py"))

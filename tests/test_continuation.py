@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from runs import assert_same_run, last_state, metrics_without_timing, tiny_config
 
 from collab_jax import config as config_lib
-from collab_jax import train
-from collab_jax.continuation import same_images_seen
 from collab_jax.errors import UserError
+from collab_jax.runs import loop
+from collab_jax.runs.start import same_images_seen
 
 CUT = 8
 """Steps of the run to go on from: it ends in the middle of its second epoch."""
@@ -24,14 +24,14 @@ def config(**overrides):
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("begun")
-    train.run(config(steps=CUT, epochs=3), run_dir)
+    loop.run(config(steps=CUT, epochs=3), run_dir)
     return run_dir
 
 
 def test_the_same_values_end_with_the_bits_of_an_undisturbed_run(begun, tmp_path):
     went_on, undisturbed = tmp_path / "went_on", tmp_path / "undisturbed"
-    train.run(config(continue_from=str(begun)), went_on)
-    train.run(config(), undisturbed)
+    loop.run(config(continue_from=str(begun)), went_on)
+    loop.run(config(), undisturbed)
     metrics = undisturbed / "metrics.jsonl"
     lines = [line for line in metrics.read_text().splitlines() if json.loads(line)["epoch"] == 2]
     metrics.write_text("\n".join(lines) + "\n")
@@ -45,7 +45,7 @@ def test_another_batch_size_goes_on_at_the_same_images(begun, tmp_path):
     before = {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
     step, state = last_state(begun)
     assert step == CUT
-    train.run(config(continue_from=str(begun), batch_size=32, learning_rate=1e-30), tmp_path)
+    loop.run(config(continue_from=str(begun), batch_size=32, learning_rate=1e-30), tmp_path)
     number, after = last_state(tmp_path)
     assert number == 2 * 10  # two epochs of 320 images in batches of 32
     counts = [array for name, array in after.items() if name.endswith("['count']")]
@@ -61,7 +61,7 @@ def test_another_batch_size_goes_on_at_the_same_images(begun, tmp_path):
 
 def test_a_change_in_place_is_refused_and_told_the_way(begun):
     with pytest.raises(UserError, match=r"batch_size \(was 64, now 32\).*continue_from="):
-        train.run(config(steps=CUT, epochs=3, batch_size=32), begun)
+        loop.run(config(steps=CUT, epochs=3, batch_size=32), begun)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,13 @@ def test_a_change_in_place_is_refused_and_told_the_way(begun):
 )
 def test_a_run_that_cannot_go_on_so_is_refused(begun, tmp_path, overrides, message):
     with pytest.raises(UserError, match=f"^continue_from {begun}: .*{message}"):
-        train.run(config(**{"continue_from": str(begun), **overrides}), tmp_path / "run")
+        loop.run(config(**{"continue_from": str(begun), **overrides}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_source_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="^continue_from nowhere: .*not found"):
-        train.run(config(continue_from="nowhere"), tmp_path / "run")
+        loop.run(config(continue_from="nowhere"), tmp_path / "run")
     with pytest.raises(UserError, match=r"continue_from = 'a'.*expected empty"):
         config_lib.validate(config(continue_from="a", init_from="b"))
 

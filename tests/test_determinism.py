@@ -2,8 +2,8 @@
 
 import pytest
 
-from collab_jax.determinism import check_determinism, request_determinism
 from collab_jax.errors import UserError
+from collab_jax.runs.environment import check_determinism, request_determinism
 
 
 def test_flags_are_added_once_and_others_kept(monkeypatch):

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 from runs import tiny_config
 
-from collab_jax import data, diagnostics, evaluate, experiment, train, train_state
+from collab_jax import data
+from collab_jax.data import DataInfo
 from collab_jax.models import stage_kernels
+from collab_jax.runs import diagnostics, evaluate, loop
+from collab_jax.training import build
+from collab_jax.training.state import create_train_state
 
 
 def correlation(kernel):
@@ -39,7 +43,7 @@ def test_filter_correlations_are_numpys_and_a_constant_filter_has_none():
 @pytest.mark.slow
 def test_evaluation_keeps_similarities_and_filters_before_and_after(tmp_path):
     config = tiny_config("out", epochs=1, decay_epochs=(1,))
-    train.run(config, tmp_path / "run")
+    loop.run(config, tmp_path / "run")
     evaluate.run(tmp_path / "run", checkpoint="last")
     with np.load(tmp_path / "run" / "evaluation-last" / "diagnostics.npz") as file:
         found = dict(file)
@@ -48,10 +52,10 @@ def test_evaluation_keeps_similarities_and_filters_before_and_after(tmp_path):
     same = labels[:, None] == labels[None, :]
     expected = np.where(same, 1.0, -1.0 / 9.0)
     np.testing.assert_allclose(found["similarity_labels"], expected, atol=1e-3)
-    dataset = experiment.load_data(config)
+    dataset = build.load_data(config)
     rows = diagnostics.pick_images(dataset.test.labels, 10)
     images, _ = dataset.test.take(rows)
-    info = experiment.DataInfo.of(dataset)
+    info = DataInfo.of(dataset)
     inputs = np.asarray(data.normalise(images, np.array(info.mean), np.array(info.std)))
     expected = cosines(inputs.reshape(len(inputs), -1).astype(np.float64))
     np.testing.assert_allclose(found["similarity_inputs"], expected, atol=2e-3)
@@ -61,8 +65,8 @@ def test_evaluation_keeps_similarities_and_filters_before_and_after(tmp_path):
         np.testing.assert_allclose(layers, layers.transpose(0, 2, 1), atol=2e-3)
         assert np.abs(layers).max() <= 1.001
     assert not np.array_equal(found["similarity_before"], found["similarity_after"])
-    made = experiment.create_experiment(config, info, 5)
-    start = train_state.create_train_state(
+    made = build.create_experiment(config, info, 5)
+    start = create_train_state(
         made.model, made.objective, made.optimizer, info.image_shape, config.seed
     )
     kernels = [np.asarray(kernel) for kernel in stage_kernels(start.params, config.kernel.stages)]

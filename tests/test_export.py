@@ -16,11 +16,12 @@ from jax import export as jax_export
 from runs import tiny_config
 
 import collab_jax
-from collab_jax import cli, data, export, train
+from collab_jax import cli, data
 from collab_jax.errors import RunError, UserError
-from collab_jax.exported import load
 from collab_jax.models import create_model, init_variables
-from collab_jax.restore import load_run
+from collab_jax.runs import export, loop
+from collab_jax.runs.load import load_run
+from collab_jax.runs.load_model import load
 
 # Runs `how_to_call` where nothing but jax, numpy and what these two need can be imported.
 ALONE = """
@@ -56,7 +57,7 @@ np.savez(sys.argv[2], **found)
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    train.run(tiny_config("out", steps=1), folder)
+    loop.run(tiny_config("out", steps=1), folder)
     return folder
 
 

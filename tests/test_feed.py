@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from collab_jax import data
-from collab_jax.feed import Feed
-from collab_jax.mesh import Placement
+from collab_jax.training.batches import Feed
+from collab_jax.training.placement import Placement
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COUNT, BATCH = 40_000, 256

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from collab_jax.interrupt import StopSignals
+from collab_jax.runs.signals import StopSignals
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parent.parent
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
 def test_before_training_the_process_ends_with_the_same_code(name):
     program = (
-        "import os, signal\nfrom collab_jax.interrupt import stop_at_once\n"
+        "import os, signal\nfrom collab_jax.runs.signals import stop_at_once\n"
         f"with stop_at_once():\n    os.kill(os.getpid(), signal.{name})\n"
     )
     done = subprocess.run(
@@ -32,7 +32,7 @@ def test_the_first_is_noted_and_the_second_ends_the_process():
         os.kill(os.getpid(), signal.SIGUSR1)
         assert signals.received == signal.SIGUSR1
     program = (
-        "import os, signal, time\nfrom collab_jax.interrupt import StopSignals\n"
+        "import os, signal, time\nfrom collab_jax.runs.signals import StopSignals\n"
         "with StopSignals():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n    print('on', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(60)\n    print('never')\n"
@@ -44,7 +44,7 @@ def test_the_first_is_noted_and_the_second_ends_the_process():
 def test_the_second_ends_the_process_while_the_main_thread_runs_no_python():
     # As while XLA compiles: one call that takes long and lets other threads run.
     program = (
-        "import ctypes\nfrom collab_jax.interrupt import StopSignals\n"
+        "import ctypes\nfrom collab_jax.runs.signals import StopSignals\n"
         "with StopSignals():\n    print('on', flush=True)\n"
         "    libc = ctypes.CDLL(None)\n"
         "    for _ in range(60):\n"

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from collab_jax.label_noise import noisy_labels
+from collab_jax.data.label_noise import noisy_labels
 
 LABELS = jnp.arange(20000, dtype=jnp.int32) % 10
 INDICES = jnp.arange(20000)

@@ -8,8 +8,9 @@ import pytest
 from tensorboardX.event_file_writer import EventsWriter
 
 from collab_jax.errors import RunError
-from collab_jax.events import read_events
-from collab_jax.metrics import MetricsLog, read_metrics, summarise
+from collab_jax.runs.metrics_log import MetricsLog, read_metrics
+from collab_jax.runs.tensorboard import read_events
+from collab_jax.training.step import summarise
 
 
 def line(step):

@@ -10,10 +10,11 @@ from jax.extend.core import jaxprs_in_params
 from runs import ALL_TERMS, tiny_config
 
 from collab_jax import data
-from collab_jax.experiment import DataInfo, create_experiment
+from collab_jax.data import DataInfo
 from collab_jax.models.blocks import ConvLayer
-from collab_jax.step import train_step
-from collab_jax.train_state import Batch, create_train_state
+from collab_jax.training.build import create_experiment
+from collab_jax.training.state import Batch, create_train_state
+from collab_jax.training.step import train_step
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import pytest
 from runs import ALL_TERMS, tiny_config
 
 from collab_jax import losses
-from collab_jax.experiment import DataInfo, create_experiment
+from collab_jax.data import DataInfo
 from collab_jax.objective import Objective, Outputs, Term
-from collab_jax.train_state import create_train_state
+from collab_jax.training.build import create_experiment
+from collab_jax.training.state import create_train_state
 
 INFO = DataInfo(10, tuple("0123456789"), (8, 8, 1), (0.3,), (0.3,))
 

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from collab_jax import config as config_lib
-from collab_jax.optimizer import create_optimizer, learning_rate_schedule
+from collab_jax.training.optimizer import create_optimizer, learning_rate_schedule
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

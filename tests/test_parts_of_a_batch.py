@@ -11,11 +11,12 @@ from runs import tiny_config
 
 from collab_jax import config as config_lib
 from collab_jax import data
+from collab_jax.data import DataInfo
 from collab_jax.errors import UserError
-from collab_jax.experiment import DataInfo, create_experiment
 from collab_jax.models.normalization import GroupedBatchNorm, batch_norm
-from collab_jax.step import train_step
-from collab_jax.train_state import Batch, create_train_state
+from collab_jax.training.build import create_experiment
+from collab_jax.training.state import Batch, create_train_state
+from collab_jax.training.step import train_step
 
 
 def test_each_part_is_normalised_by_itself():

@@ -11,7 +11,7 @@ import pytest
 from runs import own_lines, tiny_config
 
 from collab_jax import config as config_lib
-from collab_jax import train
+from collab_jax.runs import loop
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Root passes over permissions by these two rights.
@@ -32,7 +32,7 @@ OVERRIDES = [
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("finished") / "run"
-    train.run(tiny_config("baseline", **CONFIG), run_dir)
+    loop.run(tiny_config("baseline", **CONFIG), run_dir)
     return run_dir
 
 
@@ -123,9 +123,9 @@ def test_rights_that_are_lost_under_way(tmp_path):
     run_dir = tmp_path / "run"
     program = f"""
 import os, pathlib, sys, time
-from collab_jax import train
+from collab_jax.runs import loop
 from collab_jax.errors import RunError
-from collab_jax.feed import Feed
+from collab_jax.training.batches import Feed
 from runs import own_lines, tiny_config
 
 run, dispatched = Feed.run, []
@@ -140,7 +140,7 @@ def counted(self, state, inputs):
 
 Feed.run = counted
 try:
-    train.run(tiny_config("baseline", checkpoint__every_steps=3), {str(run_dir)!r})
+    loop.run(tiny_config("baseline", checkpoint__every_steps=3), {str(run_dir)!r})
 except RunError as error:
     sys.exit(f"told: {{error}}")
 """

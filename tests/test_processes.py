@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from runs import assert_same_run
 
-from collab_jax import cli, processes
-from collab_jax.checkpoint import checkpoint_dir, complete_steps
+from collab_jax import cli
 from collab_jax.errors import UserError
+from collab_jax.runs import processes
+from collab_jax.runs.checkpoint import checkpoint_dir, complete_steps
 
 REPOSITORY = Path(__file__).parent.parent
 TINY = {

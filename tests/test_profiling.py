@@ -7,9 +7,10 @@ import pytest
 from runs import tiny_config
 from test_train import Crash, at_step, crash
 
-from collab_jax import cli, train
+from collab_jax import cli
 from collab_jax.errors import UserError
-from collab_jax.profiling import Profiler, scope_of
+from collab_jax.runs import loop
+from collab_jax.runs.profiling import Profiler, scope_of
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_traces_hold_the_absolute_steps_and_name_each_part(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         at_step(patch, 3, crash)  # within the trace
         with pytest.raises(Crash):
-            train.run(config, tmp_path, profile=(1, 9))
+            loop.run(config, tmp_path, profile=(1, 9))
     (events,) = traces(tmp_path)
     assert steps_of(events) == {1, 2, 3}
     operations = [event for event in events if "hlo_op" in event.get("args", {})]
@@ -64,16 +65,16 @@ def test_traces_hold_the_absolute_steps_and_name_each_part(tmp_path, monkeypatch
     in_trunk = [e["dur"] for e in operations if e["args"].get("scope", "").startswith("trunk")]
     assert len(in_trunk) > 100 and sum(in_trunk) > 0
 
-    train.run(config, tmp_path, profile=(4, 5))  # goes on from step 3
+    loop.run(config, tmp_path, profile=(4, 5))  # goes on from step 3
     _, events = traces(tmp_path)
     assert steps_of(events) == {4}
     with pytest.warns(UserWarning, match="steps=1:4: the run goes on from step 5, no trace"):
-        train.run(config, tmp_path, profile=(1, 4))
+        loop.run(config, tmp_path, profile=(1, 4))
 
 
 def test_steps_that_the_run_has_not_are_refused_before_anything_is_computed(tmp_path):
     with pytest.raises(UserError, match=r"steps=10:20: the run has the steps 0 to 9"):
-        train.run(tiny_config(), tmp_path / "run", profile=(10, 20))
+        loop.run(tiny_config(), tmp_path / "run", profile=(10, 20))
     assert not (tmp_path / "run").exists()
     Profiler(tmp_path, (9, 20), total_steps=10)
 
@@ -96,6 +97,6 @@ def test_the_flag_reaches_training(monkeypatch):
     with pytest.raises(UserError, match="expected only with --mode train"):
         cli.parse([*arguments, "--mode=eval"])
     given = []
-    monkeypatch.setattr(train, "run", lambda *_, profile, **__: given.append(profile))
+    monkeypatch.setattr(loop, "run", lambda *_, profile, **__: given.append(profile))
     assert cli.main(arguments) == 0
     assert given == [(10, 20)]

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 from runs import ALL_TERMS, tiny_config
 
-from collab_jax import experiment, train_state
-from collab_jax.evaluate import eval_step
-from collab_jax.step import train_step
+from collab_jax.data import DataInfo
+from collab_jax.training import build
+from collab_jax.training.evaluation import eval_step
+from collab_jax.training.state import create_train_state
+from collab_jax.training.step import train_step
 
-INFO = experiment.DataInfo(10, tuple("abcdefghij"), (8, 8, 1), (0.5,), (0.2,))
+INFO = DataInfo(10, tuple("abcdefghij"), (8, 8, 1), (0.5,), (0.2,))
 
 
 def made(method):
-    return experiment.create_experiment(tiny_config(method), INFO, steps_per_epoch=2)
+    return build.create_experiment(tiny_config(method), INFO, steps_per_epoch=2)
 
 
 @pytest.mark.parametrize("method", [ALL_TERMS, "tree", "multi_instance"])
@@ -23,7 +25,7 @@ def test_evaluation_is_the_same_program_whatever_the_method(method):
         parts = made(method)
 
         def init():
-            state = train_state.create_train_state(
+            state = create_train_state(
                 parts.model, parts.objective, parts.optimizer, INFO.image_shape, 0
             )
             return {"params": state.params, "batch_stats": state.batch_stats}
@@ -41,9 +43,7 @@ def test_evaluation_is_the_same_program_whatever_the_method(method):
 @pytest.mark.slow
 def test_steps_after_the_first_compile_nothing():
     parts = made(ALL_TERMS)
-    state = train_state.create_train_state(
-        parts.model, parts.objective, parts.optimizer, INFO.image_shape, 0
-    )
+    state = create_train_state(parts.model, parts.objective, parts.optimizer, INFO.image_shape, 0)
     rng = np.random.default_rng(0)
     traced = []
 
@@ -55,7 +55,7 @@ def test_steps_after_the_first_compile_nothing():
     for number in range(5):  # Over two epochs' ends and the decay of the learning rate.
         images = rng.integers(0, 256, (64, 8, 8, 1), np.uint8)
         labels = rng.integers(0, 10, 64).astype(np.int32)
-        batch = train_state.Batch(images, labels, np.arange(64, dtype=np.int32) + number)
+        batch = state.Batch(images, labels, np.arange(64, dtype=np.int32) + number)
         state, _ = compiled(state, batch)
     assert len(traced) == 1
     assert compiled._cache_size() == 1

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from collab_jax import cli, recipes
+from collab_jax import cli
+from collab_jax.config import recipes
 from collab_jax.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -9,9 +9,9 @@ import pytest
 from runs import assert_same_run, tiny_config
 
 import collab_jax
-from collab_jax import evaluate, train
-from collab_jax.feed import Feed
 from collab_jax.models import create_model
+from collab_jax.runs import evaluate, loop
+from collab_jax.training.batches import Feed
 
 
 class Crash(Exception):
@@ -22,7 +22,7 @@ class Crash(Exception):
 @pytest.mark.parametrize("method", ["tree", "multi_instance"])
 def test_several_heads_train_resume_and_leave_one_network(method, tmp_path, monkeypatch):
     config = tiny_config(method, model__name="vgg16", multi_head__heads=4)
-    train.run(config, tmp_path / "straight")
+    loop.run(config, tmp_path / "straight")
     run, dispatched = Feed.run, []
 
     def crash_at_seven(self, state, inputs):
@@ -33,9 +33,9 @@ def test_several_heads_train_resume_and_leave_one_network(method, tmp_path, monk
 
     monkeypatch.setattr(Feed, "run", crash_at_seven)
     with pytest.raises(Crash):
-        train.run(config, tmp_path / "cut")
+        loop.run(config, tmp_path / "cut")
     monkeypatch.setattr(Feed, "run", run)
-    train.run(config, tmp_path / "cut")
+    loop.run(config, tmp_path / "cut")
     assert_same_run(tmp_path / "straight", tmp_path / "cut")
 
     result = json.loads((tmp_path / "cut" / "result.json").read_text())

@@ -9,9 +9,9 @@ import signal
 import pytest
 from runs import tiny_config
 
-from collab_jax import train
 from collab_jax.errors import RunError, UserError
-from collab_jax.run_dir import hold, open_config, read_config
+from collab_jax.runs import loop
+from collab_jax.runs.directory import hold, open_config, read_config
 
 
 def test_a_removed_or_replaced_directory_is_noticed(tmp_path):
@@ -33,7 +33,7 @@ def test_a_mistake_leaves_no_new_directory_and_keeps_an_old_one(tmp_path):
         if made_before:
             run_dir.mkdir()
         with pytest.raises(UserError, match="init_from nowhere: not found"):
-            train.run(tiny_config("baseline", init_from="nowhere"), run_dir)
+            loop.run(tiny_config("baseline", init_from="nowhere"), run_dir)
         assert run_dir.exists() == made_before
 
 

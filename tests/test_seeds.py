@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from runs import metrics_without_timing, tiny_config
 
-from collab_jax import cli, seeds, train
-from collab_jax.checkpoint import checkpoint_dir, complete_steps
+from collab_jax import cli
 from collab_jax.errors import UserError
-from collab_jax.interrupt import Interrupted, StopSignals
+from collab_jax.runs import loop, seeds
+from collab_jax.runs.checkpoint import checkpoint_dir, complete_steps
+from collab_jax.runs.signals import Interrupted, StopSignals
 
 PROGRAM = Path(__file__).with_name("seeds_steps.py")
 
@@ -66,7 +67,7 @@ def trained(tmp_path_factory):
 def test_each_leaves_what_its_solo_run_leaves(trained, tmp_path):
     for seed, workdir in zip((1, 2), trained, strict=True):
         alone = tmp_path / str(seed)
-        result = train.run(small(seed), alone)
+        result = loop.run(small(seed), alone)
         own = json.loads((workdir / "result.json").read_text())
         assert own.keys() == result.keys() and own["seed"] == seed
         assert (workdir / "config.json").read_text() == (alone / "config.json").read_text()

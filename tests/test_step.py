@@ -12,11 +12,12 @@ import pytest
 from runs import ALL_TERMS, tiny_config
 
 from collab_jax import data
-from collab_jax.experiment import DataInfo, create_experiment
-from collab_jax.feed import Feed
-from collab_jax.mesh import Placement
-from collab_jax.step import count_wrong, train_step
-from collab_jax.train_state import Batch, create_train_state
+from collab_jax.data import DataInfo
+from collab_jax.training.batches import Feed
+from collab_jax.training.build import create_experiment
+from collab_jax.training.placement import Placement
+from collab_jax.training.state import Batch, create_train_state
+from collab_jax.training.step import count_wrong, train_step
 
 GOLDEN = Path(__file__).with_name("golden_step.json")
 

@@ -15,11 +15,11 @@ from collab_jax.study import Cell, Study, Table, load_study
 from collab_jax.study import __main__ as program
 from collab_jax.study import estimate as estimates
 from collab_jax.study import folder as folders
+from collab_jax.study.child import reason_of
 from collab_jax.study.flops import run_flops
-from collab_jax.study.job import reason_of
-from collab_jax.study.runs import cell_run, study_runs
 from collab_jax.study.spec import list_studies
 from collab_jax.study.state import State
+from collab_jax.study.task import cell_run, study_runs
 
 PAPER = json.loads(resources.files("collab_jax.study").joinpath("paper_results.json").read_text())
 NAMES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet32": "ImageNet32"}

@@ -18,10 +18,10 @@ from collab_jax.errors import UserError
 from collab_jax.study import __main__ as program
 from collab_jax.study import engine as engines
 from collab_jax.study import load_study, scheduler
+from collab_jax.study.child import CommandJob
 from collab_jax.study.display import Board
-from collab_jax.study.job import CommandJob
-from collab_jax.study.runs import study_runs
 from collab_jax.study.state import State
+from collab_jax.study.task import study_runs
 
 TESTS = Path(__file__).resolve().parent
 STUDY = """

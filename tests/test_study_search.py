@@ -13,12 +13,12 @@ import pytest
 from collab_jax import cli
 from collab_jax.errors import UserError
 from collab_jax.study import search as program
-from collab_jax.study.search_spec import Range, Search, grid_points, load_search
-from collab_jax.study.search_storage import SearchStorage
+from collab_jax.study.search.spec import Range, Search, grid_points, load_search
+from collab_jax.study.search.storage import SearchStorage
 
 TESTS = Path(__file__).resolve().parent
 SEARCH = """
-from collab_jax.study.search_spec import Range, Search
+from collab_jax.study.search.spec import Range, Search
 def get_search(method="baseline"):
     return Search(
         "digits_vgg16", method, grid={grid}, space={space}, trials={trials}, prune={prune},

@@ -16,17 +16,17 @@ from runs import ALL_TERMS, assert_same_run, metrics_without_timing, tiny_config
 from test_torch_weights import Layers, vgg
 
 import collab_jax
-from collab_jax import evaluate, train
-from collab_jax.checkpoint import Checkpointer
 from collab_jax.errors import RunError, UserError
-from collab_jax.feed import Feed
-from collab_jax.interrupt import Interrupted
+from collab_jax.runs import evaluate, loop
+from collab_jax.runs.checkpoint import Checkpointer
+from collab_jax.runs.signals import Interrupted
+from collab_jax.training.batches import Feed
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("straight")
-    result = train.run(tiny_config(checkpoint__every_steps=3), run_dir)
+    result = loop.run(tiny_config(checkpoint__every_steps=3), run_dir)
     return run_dir, result
 
 
@@ -77,8 +77,8 @@ def test_a_crash_and_a_restart_end_like_a_straight_run(straight, tmp_path, monke
         with monkeypatch.context() as patch:
             at_step(patch, number, crash)
             with pytest.raises(Crash):
-                train.run(config, tmp_path)
-    train.run(config, tmp_path)
+                loop.run(config, tmp_path)
+    loop.run(config, tmp_path)
     assert_same_run(straight[0], tmp_path)
 
 
@@ -87,27 +87,27 @@ def test_a_signal_saves_at_the_step_boundary(straight, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Interrupted, match="SIGTERM after step 7"):
-            train.run(config, tmp_path)
+            loop.run(config, tmp_path)
     assert (tmp_path / "checkpoints" / "7" / "manifest.json").exists()
     with monkeypatch.context() as patch:
         at_step(patch, 3, crash)  # steps 8, 9 and 10 are all that is left
-        train.run(config, tmp_path)
+        loop.run(config, tmp_path)
     assert_same_run(straight[0], tmp_path)
 
 
 def test_a_finished_run_is_left_as_it_is(straight):
     run_dir, result = straight
     before = (run_dir / "metrics.jsonl").read_bytes()
-    again = train.run(tiny_config(checkpoint__every_steps=3), run_dir)
+    again = loop.run(tiny_config(checkpoint__every_steps=3), run_dir)
     assert (run_dir / "metrics.jsonl").read_bytes() == before
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
 
 
 def test_another_config_is_refused_with_the_keys_that_differ(straight):
     with pytest.raises(UserError, match=r"learning_rate \(was 0\.02, now 0\.03\)"):
-        train.run(tiny_config(checkpoint__every_steps=3, learning_rate=0.03), straight[0])
+        loop.run(tiny_config(checkpoint__every_steps=3, learning_rate=0.03), straight[0])
     with pytest.raises(UserError, match="holds a run; expected a new directory"):
-        train.run(tiny_config(checkpoint__every_steps=3), straight[0], resume=False)
+        loop.run(tiny_config(checkpoint__every_steps=3), straight[0], resume=False)
 
 
 def test_a_second_process_is_refused_and_told_who_is_there(straight):
@@ -117,7 +117,7 @@ def test_a_second_process_is_refused_and_told_who_is_there(straight):
             sys.executable,
             "-c",
             "import sys, pathlib, time\n"
-            "from collab_jax.run_dir import hold\n"
+            "from collab_jax.runs.directory import hold\n"
             "with hold(pathlib.Path(sys.argv[1])):\n"
             "    print('held', flush=True)\n"
             "    time.sleep(60)\n",
@@ -130,12 +130,12 @@ def test_a_second_process_is_refused_and_told_who_is_there(straight):
     try:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=f"in use by process {holder.pid} on "):
-            train.run(tiny_config(checkpoint__every_steps=3), run_dir)
+            loop.run(tiny_config(checkpoint__every_steps=3), run_dir)
     finally:
         holder.kill()
         holder.wait()
         holder.stdout.close()
-    train.run(tiny_config(checkpoint__every_steps=3), run_dir)  # a dead holder's lock is void
+    loop.run(tiny_config(checkpoint__every_steps=3), run_dir)  # a dead holder's lock is void
 
 
 def test_evaluation_gives_exactly_the_logged_error(straight):
@@ -186,15 +186,15 @@ def test_no_such_checkpoint(straight, tmp_path):
 
 def test_a_start_from_another_runs_weights(straight, tmp_path):
     config = tiny_config("baseline", init_from=str(straight[0]), steps=1, learning_rate=1e-30)
-    train.run(config, tmp_path)
+    loop.run(config, tmp_path)
     _, best = collab_jax.load(straight[0])
     _, started = collab_jax.load(tmp_path, "last")
     jax.tree.map(np.testing.assert_array_equal, started["params"], best["params"])
     wider = tiny_config("baseline", init_from=str(straight[0]), model__width=0.125)
     with pytest.raises(UserError, match=r"init_from .*: batch_stats/stage1/layer1/norm/mean has"):
-        train.run(wider, tmp_path / "wider")
+        loop.run(wider, tmp_path / "wider")
     with pytest.raises(UserError, match="init_from nowhere: not found"):
-        train.run(tiny_config(init_from="nowhere"), tmp_path / "nowhere")
+        loop.run(tiny_config(init_from="nowhere"), tmp_path / "nowhere")
 
 
 def test_a_start_from_a_pytorch_models_weights(tmp_path):
@@ -203,7 +203,7 @@ def test_a_start_from_a_pytorch_models_weights(tmp_path):
     path = tmp_path / "weights.npz"
     np.savez(path, **layers.state)
     config = tiny_config("baseline", init_from=str(path), steps=1, learning_rate=1e-30)
-    train.run(config, tmp_path / "run")
+    loop.run(config, tmp_path / "run")
     _, started = collab_jax.load(tmp_path / "run", "last")
     np.testing.assert_array_equal(
         started["params"]["classifier"]["fc2"]["kernel"],
@@ -211,7 +211,7 @@ def test_a_start_from_a_pytorch_models_weights(tmp_path):
     )
     bad = tiny_config("baseline", init_from=str(path), model__name="resnet18")
     with pytest.raises(UserError, match=r"init_from .*weights\.npz: state_dict: "):
-        train.run(bad, tmp_path / "bad")
+        loop.run(bad, tmp_path / "bad")
 
 
 def damaged_npz(path):
@@ -232,7 +232,7 @@ def test_weights_that_cannot_be_read_are_told_and_leave_no_run(write, tmp_path):
     path = tmp_path / "weights.npz"
     write(path)
     with pytest.raises(UserError, match=f"^init_from {path}: ") as caught:
-        train.run(tiny_config("baseline", init_from=str(path)), tmp_path / "run")
+        loop.run(tiny_config("baseline", init_from=str(path)), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
@@ -243,7 +243,7 @@ def test_a_start_from_a_damaged_run_leaves_no_run(straight, tmp_path):
     for path in other.rglob("manifest.json"):
         path.write_text("{}")
     with pytest.raises(UserError, match=f"^init_from {other}: .*damaged"):
-        train.run(tiny_config("baseline", init_from=str(other)), tmp_path / "run")
+        loop.run(tiny_config("baseline", init_from=str(other)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -259,17 +259,17 @@ def test_checkpoints_by_the_minute(minutes, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(Checkpointer, "save", noted)
     # Evaluated once, at the end, so that no epoch is saved for being the best so far.
     cadence = {"checkpoint__every_minutes": minutes, "checkpoint__every_epochs": 0}
-    train.run(tiny_config("baseline", eval_every=5, **cadence), tmp_path)
+    loop.run(tiny_config("baseline", eval_every=5, **cadence), tmp_path)
     assert saved == expected
 
 
 def test_divergence_names_step_term_and_layer(tmp_path, capsys):
     config = tiny_config("out+mid", learning_rate=1e30, steps=4)
     with pytest.raises(RunError, match=r"not finite at step \d \(epoch 1\): .*(out|mid)") as caught:
-        train.run(config, tmp_path)
+        loop.run(config, tmp_path)
     assert re.search(r"gradient of (stage|head|classifier|local)", str(caught.value))
     skipping = tiny_config("out+mid", learning_rate=1e30, steps=4, nonfinite="skip")
-    train.run(skipping, tmp_path / "skip")
+    loop.run(skipping, tmp_path / "skip")
     lines = [m for m in metrics_without_timing(tmp_path / "skip") if m["split"] == "train"]
     assert lines[-1]["skipped_steps"] > 0
     assert f"{lines[-1]['skipped_steps']} steps skipped as not finite" in capsys.readouterr().err
@@ -277,8 +277,9 @@ def test_divergence_names_step_term_and_layer(tmp_path, capsys):
 
 
 def test_methods_start_from_the_same_backbone():
-    from collab_jax.experiment import DataInfo, create_experiment
-    from collab_jax.train_state import create_train_state
+    from collab_jax.data import DataInfo
+    from collab_jax.training.build import create_experiment
+    from collab_jax.training.state import create_train_state
 
     info = DataInfo(10, tuple("0123456789"), (8, 8, 1), (0.3,), (0.3,))
     states = []

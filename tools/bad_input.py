@@ -17,15 +17,16 @@ from disturbed import damage, random_file
 from ml_collections import ConfigDict
 from reliability_row import Row
 
-from collab_jax import cli, data, train
+from collab_jax import cli, data
 from collab_jax import config as config_lib
-from collab_jax.checkpoint import Checkpointer, checkpoint_dir, complete_steps, read_checkpoint
-from collab_jax.data import npz_source
+from collab_jax.data import DataInfo, npz_source
 from collab_jax.errors import RunError, UserError
-from collab_jax.experiment import DataInfo, create_experiment, load_data
-from collab_jax.run_dir import read_config
-from collab_jax.step import train_step
-from collab_jax.train_state import Batch, create_train_state
+from collab_jax.runs import loop
+from collab_jax.runs.checkpoint import Checkpointer, checkpoint_dir, complete_steps, read_checkpoint
+from collab_jax.runs.directory import read_config
+from collab_jax.training.build import create_experiment, load_data
+from collab_jax.training.state import Batch, create_train_state
+from collab_jax.training.step import train_step
 
 _LINE = 1000
 
@@ -202,7 +203,7 @@ def configs(folder: Path, run_every: int, count: int, seed: int) -> Row:
                 traced += 1
                 if small and traced % run_every == 0:
                     config.steps = 2
-                    train.run(config, run_dir)
+                    loop.run(config, run_dir)
                     ran += (run_dir / "result.json").exists()
                 accepted += 1
         except UserError as error:

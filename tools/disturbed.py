@@ -13,7 +13,7 @@ import numpy as np
 from runs import own_lines
 
 from collab_jax import data
-from collab_jax.checkpoint import checkpoint_dir, complete_steps
+from collab_jax.runs.checkpoint import checkpoint_dir, complete_steps
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TIMEOUT = 300.0
@@ -28,7 +28,7 @@ file = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT)
 execute = cli.execute
 
 def counted(command):
-    from collab_jax.feed import Feed
+    from collab_jax.training.batches import Feed
 
     run, begun = Feed.run, []
 

@@ -21,8 +21,8 @@ from disturbed import (
 from reliability_row import Row
 from runs import assert_same_run
 
-from collab_jax.checkpoint import checkpoint_dir, complete_steps
-from collab_jax.events import read_events
+from collab_jax.runs.checkpoint import checkpoint_dir, complete_steps
+from collab_jax.runs.tensorboard import read_events
 
 
 def scalars(run_dir: Path) -> list[tuple[str, int, float]]:

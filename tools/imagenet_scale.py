@@ -4,9 +4,9 @@
     python tools/imagenet_scale.py --grain         also the same array through grain
 
 The set is laid out as the cache of `imagenet_resized/32x32` and read as a run reads it, by
-`collab_jax.data.load` and `collab_jax.feed.Feed` with data.resident=never. Each measurement is a
-process of its own. Memory is RssAnon: pages of the mapped file belong to the page cache, which the
-system takes back.
+`collab_jax.data.load` and `collab_jax.training.batches.Feed` with data.resident=never. Each
+measurement is a process of its own. Memory is RssAnon: pages of the mapped file belong to the page
+cache, which the system takes back.
 """
 
 import argparse
@@ -95,9 +95,10 @@ def measure_feed(root: Path, batch_size: int, batches: int) -> dict[str, Any]:
     """From `data.load` to the last of some batches on the device."""
     import jax
 
-    from collab_jax import experiment
-    from collab_jax.feed import Feed
-    from collab_jax.mesh import Placement
+    from collab_jax.data import DataInfo
+    from collab_jax.training import build
+    from collab_jax.training.batches import Feed
+    from collab_jax.training.placement import Placement
 
     config = _config(batch_size)
     jax.block_until_ready(jax.device_put(np.zeros(1)))
@@ -105,9 +106,9 @@ def measure_feed(root: Path, batch_size: int, batches: int) -> dict[str, Any]:
         began = time.perf_counter()
         dataset = data.load(NAME, data_dir=str(root))
         loaded = time.perf_counter() - began
-        info = experiment.DataInfo.of(dataset)
+        info = DataInfo.of(dataset)
         steps = len(dataset.train) // batch_size
-        settings = experiment.create_experiment(config, info, steps).settings
+        settings = build.create_experiment(config, info, steps).settings
         feed = Feed(
             dataset.train,
             settings,
@@ -141,19 +142,17 @@ def measure_step(root: Path, batch_size: int) -> dict[str, Any]:
     """VGG-16's train step on this machine's CPU, on one batch."""
     import jax
 
-    from collab_jax import experiment, train_state
-    from collab_jax.step import train_step
+    from collab_jax.data import DataInfo
+    from collab_jax.training import build
+    from collab_jax.training.state import create_train_state
+    from collab_jax.training.step import train_step
 
     config = _config(batch_size)
-    info = experiment.DataInfo(
-        CLASSES, tuple(map(str, range(CLASSES))), SHAPE, (0.5,) * 3, (0.3,) * 3
-    )
-    parts = experiment.create_experiment(config, info, 1000)
-    state = train_state.create_train_state(
-        parts.model, parts.objective, parts.optimizer, info.image_shape, 0
-    )
+    info = DataInfo(CLASSES, tuple(map(str, range(CLASSES))), SHAPE, (0.5,) * 3, (0.3,) * 3)
+    parts = build.create_experiment(config, info, 1000)
+    state = create_train_state(parts.model, parts.objective, parts.optimizer, info.image_shape, 0)
     generator = np.random.default_rng(0)
-    batch = train_state.Batch(
+    batch = state.Batch(
         images=generator.integers(0, 256, (batch_size, *SHAPE), np.uint8),
         labels=generator.integers(0, CLASSES, batch_size, np.int32),
         indices=np.arange(batch_size, dtype=np.int32),

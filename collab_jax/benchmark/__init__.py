@@ -7,6 +7,6 @@ python -m collab_jax.benchmark step --output FILE
 python -m collab_jax.benchmark seeds --output FILE
 """
 
-from collab_jax.benchmark.targets import GPU, GPUS
+from collab_jax.benchmark.gpus import GPU, GPUS
 
 __all__ = ["GPU", "GPUS"]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from collab_jax.benchmark.targets import GPUS
+from collab_jax.benchmark.gpus import GPUS
 from collab_jax.config import parse_method
 from collab_jax.errors import RunError, UserError
 
@@ -96,7 +96,6 @@ def _plan(options: argparse.Namespace, command: str) -> None:
     # Only the children compile; this process must not look for a device of its own.
     os.environ["JAX_PLATFORMS"] = "cpu"
     from collab_jax.benchmark import report
-    from collab_jax.benchmark.case import Case
     from collab_jax.benchmark.plan import (
         METHODS,
         check_compiler,
@@ -104,6 +103,7 @@ def _plan(options: argparse.Namespace, command: str) -> None:
         plan_all,
         resnet101_cases,
     )
+    from collab_jax.benchmark.workload import Case
 
     check_compiler()
     overrides = {} if options.width == 1.0 else {"model.width": options.width}
@@ -129,9 +129,9 @@ def _plan(options: argparse.Namespace, command: str) -> None:
 
 def _collectives(options: argparse.Namespace, command: str) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from collab_jax.benchmark.case import Case
     from collab_jax.benchmark.collectives import collectives_markdown
     from collab_jax.benchmark.plan import METHODS, check_compiler, plan_all
+    from collab_jax.benchmark.workload import Case
 
     check_compiler()
     if options.devices < 2 or options.batch_size % options.devices:
@@ -151,10 +151,10 @@ def _collectives(options: argparse.Namespace, command: str) -> None:
 
 def _held(options: argparse.Namespace, command: str) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from collab_jax.benchmark.case import Case
-    from collab_jax.benchmark.held import at_peak, by_part, held_markdown, read_values
+    from collab_jax.benchmark.peak_memory import at_peak, by_part, held_markdown, read_values
     from collab_jax.benchmark.plan import METHODS, check_compiler, economical_cases, plan
     from collab_jax.benchmark.report import name_of
+    from collab_jax.benchmark.workload import Case
 
     check_compiler()
     overrides = {} if options.width == 1.0 else {"model.width": options.width}
@@ -178,9 +178,9 @@ def _held(options: argparse.Namespace, command: str) -> None:
 
 
 def _step(options: argparse.Namespace, command: str) -> None:
-    from collab_jax.benchmark.case import Case
     from collab_jax.benchmark.plan import METHODS
-    from collab_jax.benchmark.step import markdown, measure
+    from collab_jax.benchmark.step_time import markdown, measure
+    from collab_jax.benchmark.workload import Case
 
     _check_repeats(options)
     if options.against == "torch" and options.model != "vgg16":
@@ -208,8 +208,8 @@ def _check_repeats(options: argparse.Namespace) -> None:
 
 
 def _seeds(options: argparse.Namespace, command: str) -> None:
-    from collab_jax import recipes
     from collab_jax.benchmark.seeds import measure_seeds, seeds_markdown
+    from collab_jax.config import recipes
 
     _check_repeats(options)
     if min(options.counts) < 2:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from collab_jax.benchmark.tables import heading, table
-from collab_jax.benchmark.targets import GPUS
+from collab_jax.benchmark.gpus import GPUS
+from collab_jax.benchmark.markdown import heading, table
 
 __all__ = ["Collective", "collectives", "collectives_markdown", "summary"]
 

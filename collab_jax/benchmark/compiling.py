@@ -14,10 +14,10 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from collab_jax.benchmark.case import Case
 from collab_jax.benchmark.collectives import collectives, summary
-from collab_jax.benchmark.targets import GPUS
-from collab_jax.mesh import Placement
+from collab_jax.benchmark.gpus import GPUS
+from collab_jax.benchmark.workload import Case
+from collab_jax.training.placement import Placement
 
 __all__ = ["compile_for", "count_operations"]
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from collab_jax.benchmark.case import Case
-from collab_jax.benchmark.targets import GPUS
+from collab_jax.benchmark.gpus import GPUS
+from collab_jax.benchmark.workload import Case
 from collab_jax.errors import RunError, UserError
 
 __all__ = [

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from collab_jax.benchmark.gpus import GPUS
+from collab_jax.benchmark.markdown import heading, table
 from collab_jax.benchmark.plan import NOTE, PAPER_CASE
-from collab_jax.benchmark.tables import heading, table
-from collab_jax.benchmark.targets import GPUS
 
 __all__ = ["draw", "markdown", "name_of"]
 

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from collab_jax.benchmark.step import time_in_turn
-from collab_jax.benchmark.tables import heading, table
-from collab_jax.experiment import DataInfo, create_experiment, load_data
-from collab_jax.feed import Feed
-from collab_jax.mesh import Placement
-from collab_jax.seeds import SeedsStep
-from collab_jax.train_state import create_train_state
+from collab_jax.benchmark.markdown import heading, table
+from collab_jax.benchmark.step_time import time_in_turn
+from collab_jax.data import DataInfo
+from collab_jax.runs.seeds import SeedsStep
+from collab_jax.training.batches import Feed
+from collab_jax.training.build import create_experiment, load_data
+from collab_jax.training.placement import Placement
+from collab_jax.training.state import create_train_state
 
 __all__ = ["measure_seeds", "seeds_markdown"]
 

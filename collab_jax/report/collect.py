@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from collab_jax.errors import RunError, UserError
-from collab_jax.metrics import read_metrics
-from collab_jax.run_dir import read_json
+from collab_jax.runs.directory import read_json
+from collab_jax.runs.metrics_log import read_metrics
 
 __all__ = [
     "PROTOCOLS",

@@ -12,10 +12,9 @@ from rich.console import Console
 
 from collab_jax import config as config_lib
 from collab_jax.errors import RunError, UserError
-from collab_jax.interrupt import EXIT_CODE
-from collab_jax.run_dir import read_json
+from collab_jax.runs.directory import read_json
+from collab_jax.runs.signals import EXIT_CODE
 from collab_jax.study.display import Board, plan_table
-from collab_jax.study.engine import Engine, parse_slurm
 from collab_jax.study.estimate import cost_key, estimate, spell
 from collab_jax.study.folder import (
     STUDY_FILE,
@@ -25,11 +24,12 @@ from collab_jax.study.folder import (
     hold_folder,
     write_study,
 )
+from collab_jax.study.launcher import Engine, parse_slurm
 from collab_jax.study.reuse import copy_runs, finished_elsewhere
-from collab_jax.study.runs import Run, cell_run, program_run, study_runs
 from collab_jax.study.scheduler import Scheduler, StudyStopped
 from collab_jax.study.spec import Study, list_studies, load_study
 from collab_jax.study.state import told_state
+from collab_jax.study.task import Run, cell_run, program_run, study_runs
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 
 from collab_jax.study.estimate import Estimate, spell
-from collab_jax.study.runs import Run
 from collab_jax.study.state import State
+from collab_jax.study.task import Run
 
 __all__ = ["Board", "plan_table"]
 

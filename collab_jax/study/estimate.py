@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from ml_collections import ConfigDict
 
 from collab_jax import config as config_lib
-from collab_jax.study.runs import Run
 from collab_jax.study.state import State
+from collab_jax.study.task import Run
 
 __all__ = ["Estimate", "cost_key", "estimate", "spell"]
 

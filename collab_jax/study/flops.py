@@ -37,7 +37,7 @@ def run_flops(config: ConfigDict) -> float | None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import jax
 
-    from collab_jax.benchmark.case import Case
+    from collab_jax.benchmark.workload import Case
 
     images, side, channels, classes = IMAGES[config.data.name]
     held_out = config.data.validation

@@ -11,12 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from collab_jax import __version__
 from collab_jax import config as config_lib
+from collab_jax._version import __version__
 from collab_jax.errors import RunError, UserError
-from collab_jax.run_dir import read_config, read_json, write_json
-from collab_jax.study.runs import Run, cell_run, program_run
+from collab_jax.runs.directory import read_config, read_json, write_json
 from collab_jax.study.spec import Study
+from collab_jax.study.task import Run, cell_run, program_run
 
 __all__ = ["STUDY_FILE", "check_folder", "check_room", "describe", "hold_folder", "write_study"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from collab_jax import config as config_lib
 from collab_jax.errors import RunError, UserError
-from collab_jax.run_dir import read_config, read_json
+from collab_jax.runs.directory import read_config, read_json
 from collab_jax.study.folder import STUDY_FILE
-from collab_jax.study.runs import Run
+from collab_jax.study.task import Run
 
 __all__ = ["copy_runs", "finished_elsewhere"]
 

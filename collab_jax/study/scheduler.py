@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from collab_jax.errors import RunError
-from collab_jax.interrupt import EXIT_CODE
-from collab_jax.run_dir import write_json
+from collab_jax.runs.directory import write_json
+from collab_jax.runs.signals import EXIT_CODE
+from collab_jax.study.child import CommandJob
 from collab_jax.study.display import Board
-from collab_jax.study.engine import Engine, Job
 from collab_jax.study.estimate import estimate
 from collab_jax.study.folder import check_room
-from collab_jax.study.job import CommandJob
-from collab_jax.study.runs import Run, interpreter_command
+from collab_jax.study.launcher import Engine, Job
 from collab_jax.study.state import JobFiles, Pace, State, is_held, run_state
+from collab_jax.study.task import Run, interpreter_command
 
 __all__ = ["Scheduler", "StudyStopped"]
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from collab_jax import recipes
-from collab_jax.config import did_you_mean
+from collab_jax.config import did_you_mean, recipes
 from collab_jax.errors import UserError
 
 __all__ = ["Cell", "Program", "Study", "Table", "find_study", "list_studies", "load_study"]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from collab_jax.errors import RunError
-from collab_jax.interrupt import EXIT_CODE
-from collab_jax.metrics import read_metrics
-from collab_jax.run_dir import read_json
-from collab_jax.study.runs import Run
+from collab_jax.runs.directory import read_json
+from collab_jax.runs.metrics_log import read_metrics
+from collab_jax.runs.signals import EXIT_CODE
+from collab_jax.study.task import Run
 
 __all__ = ["JobFiles", "Pace", "State", "Status", "is_held", "run_state", "told_state"]
 

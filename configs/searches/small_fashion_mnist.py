@@ -11,7 +11,7 @@ the study's, and 5,000 held-out images keep the noise of one trial near half a p
 
 import itertools
 
-from collab_jax.study.search_spec import Range, Search
+from collab_jax.study.search.spec import Range, Search
 
 RECIPE = "small_fashion_mnist_vgg16"
 KEYS = {

@@ -1,0 +1,317 @@
+"""What a configuration must satisfy: the table's types and ranges, and no contradictions."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from collab_jax._version import __version__
+from collab_jax.config.schema import (
+    MODEL_STAGES,
+    OTHER_METHODS,
+    SCHEMA,
+    SECTIONS,
+    TERMS,
+    Key,
+    as_text,
+    did_you_mean,
+)
+from collab_jax.errors import UserError
+
+__all__ = [
+    "bad_value",
+    "check_against_data",
+    "checked_values",
+    "flatten",
+    "is_older_version",
+    "parse_method",
+    "shown",
+    "typed",
+    "unknown_key",
+    "validate",
+    "without_effect",
+]
+
+_FLOAT32_SMALLEST, _FLOAT32_LARGEST = 1.1754944e-38, 3.4028234e38
+_LONGEST_TEXT, _LONGEST_NAME = 4096, 100
+
+
+def shown(value: Any) -> str:
+    """Any value on one line, short enough for a message."""
+    try:
+        text = repr(value) if isinstance(value, str) else as_text(value)
+    except Exception:  # An object's own repr may fail; Python refuses to print huge integers.
+        text = f"a {type(value).__name__}"
+    text = " ".join(text.split())
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def bad_value(name: str, value: Any, expected: str) -> UserError:
+    """The error for one key: its name, its value and what was expected."""
+    return UserError(f"config.{name} = {shown(value)}: expected {expected}")
+
+
+def unknown_key(name: str) -> UserError:
+    """The error for a key that does not exist, naming the nearest ones."""
+    if name in SECTIONS:
+        keys = ", ".join(key for key in SCHEMA if key.startswith(f"{name}."))
+        return UserError(f"config.{name} is a section, expected one of its keys: {keys}")
+    hint = did_you_mean(name, SCHEMA) or "; --keys lists them all"
+    text = name if name.isprintable() and len(name) <= 60 else shown(name)
+    return UserError(f"config.{text}: no such key{hint}")
+
+
+def parse_method(text: Any) -> str:
+    """The method's canonical name: terms in the order out, mid, pull_push, kernel.
+
+    Args:
+        text: `baseline`, `tree`, `multi_instance`, or terms joined by `+` in any order.
+
+    Raises:
+        UserError: an unknown or repeated term; the message names near misses.
+    """
+    if not isinstance(text, str):
+        raise UserError(f"method {shown(text)}: expected text such as out+mid")
+    names = [name.strip() for name in text.split("+")]
+    if len(names) == 1 and names[0] in OTHER_METHODS:
+        return names[0]
+    for name in names:
+        if name in OTHER_METHODS:
+            raise UserError(f"method {shown(text)}: {name} stands alone, expected no + beside it")
+        if name not in TERMS:
+            hint = did_you_mean(name.lower().replace("-", "_"), (*TERMS, *OTHER_METHODS))
+            raise UserError(
+                f"method {shown(text)}: unknown {shown(name)}, expected baseline, tree, "
+                f"multi_instance or any of {', '.join(TERMS)} joined by +{hint}"
+            )
+        if names.count(name) > 1:
+            raise UserError(f"method {shown(text)}: {name} is given twice, expected it once")
+    return "+".join(term for term in TERMS if term in names)
+
+
+def typed(key: Key, value: Any) -> Any:
+    """`value` in the key's own type (a whole number becomes a float where one is due).
+
+    Raises:
+        UserError: wrong type, not finite, or outside the allowed values.
+    """
+    if key.kind is tuple:
+        if not isinstance(value, tuple | list):
+            raise bad_value(key.name, value, key.expected)
+        if not all(_is_int(item) and (not key.allowed or item in key.allowed) for item in value):
+            raise bad_value(key.name, value, key.expected)
+        return tuple(int(item) for item in value)
+    accepts = {
+        bool: lambda: isinstance(value, bool),
+        int: lambda: _is_int(value),
+        float: lambda: _is_number(value),
+        str: lambda: isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST_TEXT,
+    }
+    if not accepts[key.kind]() or (key.allowed is not None and value not in key.allowed):
+        raise bad_value(key.name, value, key.expected)
+    return key.kind(value)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    """A finite number that float32 arithmetic neither overflows nor rounds to zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return value == 0 or _FLOAT32_SMALLEST <= abs(value) <= _FLOAT32_LARGEST
+
+
+def flatten(tree: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one dictionary of dotted keys."""
+    flat: dict[str, Any] = {}
+    for name in tree:
+        value = tree[name]
+        if isinstance(value, Mapping | ConfigDict):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def validate(config: ConfigDict) -> None:
+    """Check types, ranges and contradictions of a whole configuration.
+
+    Raises:
+        UserError: the first key at fault, its value and what was expected.
+    """
+    checked_values(flatten(config))
+
+
+def checked_values(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Every key's value in its own type, after the checks of `validate`."""
+    for name in flat:
+        if name not in SCHEMA:
+            raise unknown_key(name)
+    for name in SCHEMA:
+        if name not in flat:
+            raise UserError(f"config.{name} is missing, expected {SCHEMA[name].expected}")
+    # First, so that a newer file's new values are not called mistakes.
+    _check_version(flat["version"])
+    values = {name: typed(key, flat[name]) for name, key in SCHEMA.items()}
+    for name, expected in _contradictions(values):
+        raise bad_value(name, values[name], expected)
+    return values
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version, without trailing zeros: 0.1.0rc1 is (0, 1)."""
+    match = re.match(r"\d{1,9}(\.\d{1,9})*", version, re.ASCII)
+    numbers = [int(part) for part in match.group().split(".")] if match else []
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def _check_version(version: Any) -> None:
+    if not isinstance(version, str) or not re.match(r"\d{1,9}(\.|$)", version, re.ASCII):
+        raise bad_value("version", version, f"a version such as {__version__}")
+    if _release(version) > _release(__version__):
+        raise bad_value("version", version, f"at most {__version__}, this collab_jax's version")
+
+
+def is_older_version(version: str) -> bool:
+    """Whether a configuration was written by an earlier collab_jax."""
+    return _release(version) < _release(__version__)
+
+
+def _contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, what was expected) of each pair of values that cannot go together."""
+    name, validation, method = c["name"], c["data.validation"], parse_method(c["method"])
+    if c["method"] != method:
+        yield "method", f"its canonical form {method}"
+    if "/" in name or "\\" in name or name in (".", "..") or len(name) > _LONGEST_NAME:
+        yield "name", f"a file name of at most {_LONGEST_NAME} characters, without slashes"
+    if not c["data.name"].strip():
+        yield "data.name", "a TFDS name, digits or the path of an .npz file"
+    if validation >= 1 and validation != int(validation):
+        yield "data.validation", "a fraction below 1 or a whole number of images"
+    if c["init_from"] and c["continue_from"]:
+        yield "continue_from", f"empty where config.init_from = {c['init_from']!r}"
+    if 0 < c["data.train_examples"] < c["batch_size"]:
+        yield (
+            "data.train_examples",
+            f"0 (all) or at least config.batch_size = {c['batch_size']}, for one full batch",
+        )
+    if 0 < c["data.image_size"] < c["data.cutout"]:
+        yield "data.cutout", f"at most config.data.image_size = {c['data.image_size']}"
+    yield from _schedule_contradictions(c)
+    yield from _method_contradictions(c)
+
+
+def _schedule_contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    epochs = c["epochs"]
+    decay = c["decay_epochs"]
+    if any(later <= earlier for earlier, later in zip(decay, decay[1:], strict=False)):
+        yield "decay_epochs", "epochs in increasing order"
+    if c["warmup_epochs"] > epochs:
+        yield "warmup_epochs", f"at most config.epochs = {epochs}"
+    if c["nesterov"] and c["momentum"] == 0:
+        yield "nesterov", "false where config.momentum = 0"
+    if not any(c[f"checkpoint.every_{unit}"] for unit in ("epochs", "steps", "minutes")):
+        yield "checkpoint.every_epochs", "above 0, or else every_steps or every_minutes above 0"
+    for term in ("mid", "pull_push", "kernel"):
+        if c[f"{term}.ramp_epochs"] > epochs:
+            yield f"{term}.ramp_epochs", f"at most config.epochs = {epochs}"
+
+
+def _method_contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    method, model = c["method"], c["model.name"]
+    terms, stages = method.split("+"), MODEL_STAGES[model]
+    if "out" in terms and c["out.masks_per_layer"] < 2:
+        yield "out.masks_per_layer", "at least 2 with method out, which compares branches"
+    if "out" in terms and c["model.dropout"] == 0:
+        yield (
+            "model.dropout",
+            "a rate above 0 with method out, whose branches differ by dropout alone",
+        )
+    if "mid" in terms and c["mid.alpha"] == 0 and c["mid.beta"] == 0:
+        yield "mid.alpha", "above 0 where config.mid.beta = 0, else mid is no term at all"
+    if "mid" in terms and c["mid.output_view"] and c["mid.beta"] == 0:
+        yield "mid.output_view", "false where config.mid.beta = 0, as it is a soft target"
+    parts = c["micro_batches"] * c["model.norm_groups"]
+    if c["batch_size"] % parts:
+        yield (
+            "batch_size",
+            f"a multiple of {parts}, config.micro_batches times config.model.norm_groups",
+        )
+    if "pull_push" in terms and c["batch_size"] < 2 * c["micro_batches"]:
+        yield (
+            "batch_size",
+            f"at least {2 * c['micro_batches']} with method pull_push, which compares images "
+            f"({c['micro_batches']} micro_batches)",
+        )
+    if "kernel" in terms and c["kernel.stages"] > stages:
+        yield "kernel.stages", f"at most {stages}, the stages of {model}"
+    splits, heads = c["multi_head.split_stages"], c["multi_head.heads"]
+    if method == "multi_instance" and splits:
+        yield "multi_head.split_stages", "() with multi_instance, which shares no stage"
+    if method == "tree":
+        levels = int(math.log2(heads))
+        if heads != 2**levels or levels > stages:
+            yield "multi_head.heads", f"a power of 2, at most {2**stages}, with tree on {model}"
+        if any(later <= earlier for earlier, later in zip(splits, splits[1:], strict=False)):
+            yield "multi_head.split_stages", "stages in increasing order"
+        if splits and (len(splits) != levels or splits[-1] >= stages):
+            yield (
+                "multi_head.split_stages",
+                f"() or {levels} stages below {stages}, for {heads} heads on {model}",
+            )
+
+
+def without_effect(config: ConfigDict, names: Iterable[str]) -> list[str]:
+    """Those of `names` that the configuration's method makes no use of."""
+    method = parse_method(config.method)
+    used = set(method.split("+"))
+    if method in ("tree", "multi_instance"):
+        used |= {"out", "multi_head"}
+    idle = {*TERMS, "multi_head"} - used
+    return [
+        name
+        for name in names
+        if name.split(".")[0] in idle
+        or (name == "out.masks_per_layer" and "out" not in method.split("+"))
+    ]
+
+
+def check_against_data(
+    config: ConfigDict, num_train: int, num_classes: int, image_shape: tuple[int, ...]
+) -> None:
+    """Check what only the data can tell.
+
+    Args:
+        config: a validated configuration.
+        num_train: images left to train on.
+        num_classes: classes of the data set.
+        image_shape: (height, width, channels) of an image.
+
+    Raises:
+        UserError: the key at fault, its value and what the data allow.
+    """
+    data = config.data.name
+    if config.batch_size > num_train:
+        expected = f"at most {num_train}, the training images of {data}"
+        raise bad_value("batch_size", config.batch_size, expected)
+    if config.top5 and num_classes <= 5:
+        raise bad_value("top5", True, f"false for the {num_classes} classes of {data}")
+    height, width, channels = image_shape
+    if config.data.cutout > min(height, width):
+        expected = f"at most {min(height, width)}, the smaller side of an image of {data}"
+        raise bad_value("data.cutout", config.data.cutout, expected)
+    if "pull_push" in config.method.split("+") and (channels == 1 or height * width == 1):
+        # One deviation alone is zero once it is centred: every similarity would be degenerate.
+        for key in ("pull_push.representation", "pull_push.input_representation"):
+            if config[key] == "std":
+                shape = f"{height} x {width} x {channels}"
+                raise bad_value(key, "std", f"auto or flatten for the {shape} images of {data}")

@@ -1,0 +1,1 @@
+"""`python -m collab_jax.study.search`: a term's weights, chosen on the validation split."""

@@ -1,0 +1,245 @@
+"""The train step: one for every method."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from collab_jax import data
+from collab_jax.data.label_noise import noisy_labels
+from collab_jax.objective import Objective
+from collab_jax.training.state import Batch, TrainState
+
+__all__ = ["StepSettings", "count_wrong", "summarise", "train_chunk", "train_step"]
+
+
+@dataclass(frozen=True, eq=False)
+class StepSettings:
+    """All that a step needs and that stays the same over a run.
+
+    Attributes:
+      model: the backbone and its classifier.
+      objective: the total loss.
+      optimizer: over the tree (params, heads).
+      mean: (C,), of the training split's pixels divided by 255.
+      std: (C,), likewise.
+      num_classes: m.
+      steps_per_epoch: the length of an epoch.
+      crop: whether images are cropped at random after padding.
+      flip: whether images are flipped at random.
+      cutout: side of the square that is cut out, in pixels; 0 for none.
+      label_noise: the probability with which a label is replaced.
+      micro_batches: equal parts of a batch that are computed one after another; see `train_step`.
+      skip_nonfinite: whether a step whose loss or gradient is not finite leaves the parameters,
+        statistics and optimizer as they were.
+    """
+
+    model: nn.Module
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    mean: Array
+    std: Array
+    num_classes: int
+    steps_per_epoch: int
+    crop: bool = True
+    flip: bool = True
+    cutout: int = 0
+    label_noise: float = 0.0
+    skip_nonfinite: bool = False
+    micro_batches: int = 1
+
+
+def count_wrong(
+    logits: Float[Array, "batch classes"], labels: Array, top: int
+) -> Float[Array, " batch"]:
+    """1 where the label is not among the `top` highest logits, 0 where it is.
+
+    A class that ties with the label's counts as higher, so that constant logits are wrong.
+    """
+    own = jnp.take_along_axis(logits, labels[:, None], axis=1)
+    not_lower = (~(logits < own)).sum(axis=1)  # counts a NaN as higher, and the label itself
+    return (not_lower > top).astype(jnp.float32)
+
+
+def train_step(
+    settings: StepSettings, state: TrainState, batch: Batch
+) -> tuple[TrainState, dict[str, Array]]:
+    """Augments, runs the network, and updates all parameters.
+
+    With several micro-batches, the gradient is the mean of theirs, taken at the same parameters.
+    That is the gradient of the whole batch for every term that is a mean over examples. Two things
+    are not: batch norm takes the statistics of each micro-batch, and updates the running ones once
+    for each; L_pull-push compares the images within each. Dropout masks differ, too. L_kernel does
+    not depend on the batch and is added once.
+
+    Args:
+      settings: constants of the run.
+      state: before the step.
+      batch: B examples.
+
+    Returns:
+      The state after the step, and the epoch's sums so far: `steps`, `skipped`, `loss`, every
+      term's value and the parts of a batch that were wrong, each added up over the steps, with
+      the fault's step as `fault`.
+    """
+    run_key = jax.random.wrap_key_data(state.key)
+    step_key = jax.random.fold_in(run_key, state.step)
+    key_augment, key_cutout, key_dropout = jax.random.split(step_key, 3)
+    epoch = state.step // settings.steps_per_epoch
+    with jax.named_scope("augment"):
+        images = data.augment(key_augment, batch.images, crop=settings.crop, flip=settings.flip)
+        inputs = data.normalise(images, settings.mean, settings.std)
+        if settings.cutout:
+            inputs = data.cutout(key_cutout, inputs, settings.cutout)
+    labels = batch.labels
+    if settings.label_noise:
+        labels = noisy_labels(
+            labels,
+            batch.indices,
+            epoch,
+            key=run_key,
+            level=settings.label_noise,
+            num_classes=settings.num_classes,
+        )
+
+    trainable = (state.params, state.heads)
+    (loss, values, wrong), batch_stats, gradients = _differentiate(
+        settings, state, inputs, labels, key_dropout
+    )
+    loss, values, gradients = _add_terms_of_parameters(
+        settings.objective, state, loss, values, gradients
+    )
+    with jax.named_scope("optimizer"):
+        updates, opt_state = settings.optimizer.update(gradients, state.opt_state, trainable)
+        new_trainable: Any = optax.apply_updates(trainable, updates)
+
+    bad_terms = ~jnp.isfinite(jnp.stack(list(values.values())))
+    bad_gradients = jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(gradients)])
+    bad = bad_terms.any() | bad_gradients.any()
+    first = bad & (state.fault["step"] < 0)
+    found = {"step": state.step, "terms": bad_terms, "gradients": bad_gradients}
+    fault = {name: jnp.where(first, found[name], state.fault[name]) for name in found}
+
+    new_sums = {"steps": jnp.ones(()), "skipped": jnp.zeros(()), "loss": loss, **values, **wrong}
+    updated = (*new_trainable, batch_stats, opt_state)
+    if settings.skip_nonfinite:
+        before = (state.params, state.heads, state.batch_stats, state.opt_state)
+        updated = jax.tree.map(lambda old, new: jnp.where(bad, old, new), before, updated)
+        new_sums = {name: jnp.where(bad, 0.0, value) for name, value in new_sums.items()}
+        new_sums["skipped"] = bad.astype(jnp.float32)
+    starts_epoch = state.step % settings.steps_per_epoch == 0
+    sums = {
+        name: jnp.where(starts_epoch, 0.0, state.sums[name]) + value
+        for name, value in new_sums.items()
+    }
+    params, heads, batch_stats, opt_state = updated
+    state = TrainState(
+        step=state.step + 1,
+        key=state.key,
+        params=params,
+        heads=heads,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        sums=sums,
+        fault=fault,
+    )
+    return state, {**sums, "fault": fault["step"]}
+
+
+def _differentiate(
+    settings: StepSettings, state: TrainState, inputs: Array, labels: Array, key: Array
+) -> tuple[tuple[Array, dict[str, Array], dict[str, Array]], Any, Any]:
+    """The loss of a pass with its terms and errors, the new statistics, and the gradients."""
+
+    def loss_fn(trainable, batch_stats, inputs, labels, key):
+        params, heads = trainable
+        with jax.named_scope("trunk"):
+            outputs, batch_stats = settings.objective.forward(
+                settings.model, params, heads, batch_stats, inputs, labels, key
+            )
+        total, values = settings.objective.of_outputs(outputs, state.step)
+        logits = outputs.logits.mean(axis=0)
+        wrong = {f"top{n}_wrong": count_wrong(logits, labels, n).mean() for n in (1, 5)}
+        return total, (values, wrong, batch_stats)
+
+    differentiate = jax.value_and_grad(loss_fn, has_aux=True)
+    trainable, count = (state.params, state.heads), settings.micro_batches
+    if count == 1:
+        (loss, (values, wrong, batch_stats)), gradients = differentiate(
+            trainable, state.batch_stats, inputs, labels, key
+        )
+        return (loss, values, wrong), batch_stats, gradients
+
+    def add(carry: Any, part: Any) -> tuple[Any, None]:
+        batch_stats, sums = carry
+        (loss, (values, wrong, batch_stats)), gradients = differentiate(
+            trainable, batch_stats, *part
+        )
+        means = jax.tree.map(lambda x: x / count, ((loss, values, wrong), gradients))
+        return (batch_stats, jax.tree.map(jnp.add, sums, means)), None
+
+    def part_of_every_device(x: Array) -> Array:
+        # Every `count`-th example, so that a batch that is split over devices stays where it is.
+        return jnp.moveaxis(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 1, 0)
+
+    parts = (part_of_every_device(inputs), part_of_every_device(labels))
+    parts = (*parts, jax.random.split(key, count))
+    first = jax.tree.map(lambda x: x[0], parts)
+    (loss, (values, wrong, _)), gradients = jax.eval_shape(
+        differentiate, trainable, state.batch_stats, *first
+    )
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), ((loss, values, wrong), gradients))
+    (batch_stats, (figures, gradients)), _ = jax.lax.scan(add, (state.batch_stats, zeros), parts)
+    return figures, batch_stats, gradients
+
+
+def _add_terms_of_parameters(
+    objective: Objective, state: TrainState, loss: Array, values: dict[str, Array], gradients: Any
+) -> tuple[Array, dict[str, Array], Any]:
+    """Adds the terms that need no pass, after the backward pass has released its activations."""
+    if not any(term.of_parameters for term in objective.terms):
+        return loss, values, gradients
+    of_params, of_heads = gradients
+    params, of_params = jax.lax.optimization_barrier((state.params, of_params))
+    (more, others), added = jax.value_and_grad(objective.of_parameters, has_aux=True)(
+        params, state.step
+    )
+    of_params = jax.tree.map(jnp.add, of_params, added)
+    return loss + more, objective.in_order({**values, **others}), (of_params, of_heads)
+
+
+def train_chunk(
+    step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Array]]],
+    state: TrainState,
+    batches: Any,
+) -> tuple[TrainState, dict[str, Array]]:
+    """Runs several steps as one program, for accelerators that outrun the host.
+
+    Args:
+      step: `train_step` with its settings.
+      state: before the first step.
+      batches: what `step` takes, stacked along a new first axis.
+
+    Returns:
+      The state after the last step and its report.
+    """
+    state, reports = jax.lax.scan(step, state, batches)
+    return state, jax.tree.map(lambda values: values[-1], reports)
+
+
+def summarise(sums: dict[str, Any]) -> dict[str, float]:
+    """Turns a train step's sums over an epoch into means, and wrong parts into errors in %."""
+    steps = max(float(sums["steps"]), 1.0)
+    means = {
+        name: float(value) / steps
+        for name, value in sums.items()
+        if name not in ("steps", "skipped", "fault")
+    }
+    for top in ("top1", "top5"):
+        means[f"{top}_error"] = 100.0 * means.pop(f"{top}_wrong")
+    return {**means, "skipped_steps": int(sums["skipped"])}
