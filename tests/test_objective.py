@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from runs import ALL_TERMS, tiny_config
+from tiny import ALL_TERMS, tiny_config
 
 from collab_jax import losses
 from collab_jax.data import DataInfo

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from runs import own_lines
+from compare_runs import own_lines
 
 from collab_jax import data
 from collab_jax.runs.checkpoint import checkpoint_dir, complete_steps

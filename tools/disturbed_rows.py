@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from compare_runs import assert_same_run
 from disturbed import (
     Disturbed,
     begun,
@@ -19,7 +20,6 @@ from disturbed import (
     remove,
 )
 from reliability_row import Row
-from runs import assert_same_run
 
 from collab_jax.runs.checkpoint import checkpoint_dir, complete_steps
 from collab_jax.runs.tensorboard import read_events

@@ -24,7 +24,7 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "tools")]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tools")]
 
 import bad_input  # noqa: E402
 import disturbed_rows  # noqa: E402

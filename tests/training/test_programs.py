@@ -1,0 +1,62 @@
+"""What the compiled programs of a run have to have in common."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import ALL_TERMS, tiny_config
+
+from collab_jax.data import DataInfo
+from collab_jax.training import build
+from collab_jax.training.evaluation import eval_step
+from collab_jax.training.state import create_train_state
+from collab_jax.training.step import train_step
+
+INFO = DataInfo(10, tuple("abcdefghij"), (8, 8, 1), (0.5,), (0.2,))
+
+
+def made(method):
+    return build.create_experiment(tiny_config(method), INFO, steps_per_epoch=2)
+
+
+@pytest.mark.parametrize("method", [ALL_TERMS, "tree", "multi_instance"])
+def test_evaluation_is_the_same_program_whatever_the_method(method):
+    def program(method):
+        parts = made(method)
+
+        def init():
+            state = create_train_state(
+                parts.model, parts.objective, parts.optimizer, INFO.image_shape, 0
+            )
+            return {"params": state.params, "batch_stats": state.batch_stats}
+
+        arrays = jnp.zeros((4, 8, 8, 1)), jnp.zeros((4,), jnp.int32), jnp.ones((4,), bool)
+
+        def step(variables, *arrays):
+            return eval_step(parts.model, variables, *arrays)
+
+        return jax.jit(step).lower(jax.eval_shape(init), *arrays).as_text()
+
+    assert program(method) == program("baseline")
+
+
+@pytest.mark.slow
+def test_steps_after_the_first_compile_nothing():
+    parts = made(ALL_TERMS)
+    state = create_train_state(parts.model, parts.objective, parts.optimizer, INFO.image_shape, 0)
+    rng = np.random.default_rng(0)
+    traced = []
+
+    def step(state, batch):
+        traced.append(1)
+        return train_step(parts.settings, state, batch)
+
+    compiled = jax.jit(step, donate_argnums=0)
+    for number in range(5):  # Over two epochs' ends and the decay of the learning rate.
+        images = rng.integers(0, 256, (64, 8, 8, 1), np.uint8)
+        labels = rng.integers(0, 10, 64).astype(np.int32)
+        batch = state.Batch(images, labels, np.arange(64, dtype=np.int32) + number)
+        state, _ = compiled(state, batch)
+    assert len(traced) == 1
+    assert compiled._cache_size() == 1
+    assert int(state.step) == 5
