@@ -8,11 +8,10 @@ from jaxtyping import Array, Float
 
 from collab_jax import linen
 from collab_jax.models.convolution import conv_general_dilated
+from collab_jax.models.initial import he_normal
 from collab_jax.models.normalization import batch_norm
 
 __all__ = ["ConvLayer", "run_layer", "scaled_filters"]
-
-he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class ConvLayer(nn.Module):

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from collab_jax.models.initial import of_inputs
+
 __all__ = ["HierarchicalDropoutClassifier"]
 
 
@@ -44,12 +46,18 @@ class HierarchicalDropoutClassifier(nn.Module):
                 "(width 0); expected 1"
             )
         dtype = jnp.promote_types(features.dtype, jnp.float32)
-        last = nn.Dense(self.num_classes, dtype=dtype, name="fc3")
+        channels = features.shape[-1]
+
+        def dense(units: int, inputs: int, name: str) -> nn.Dense:
+            init = of_inputs(inputs)
+            return nn.Dense(units, dtype=dtype, kernel_init=init, bias_init=init, name=name)
+
+        last = dense(self.num_classes, self.width or channels, "fc3")
         if self.width == 0:
             logits = last(features)
             return logits[None] if train else logits
-        first = nn.Dense(self.width, dtype=dtype, name="fc1")
-        second = nn.Dense(self.width, dtype=dtype, name="fc2")
+        first = dense(self.width, channels, "fc1")
+        second = dense(self.width, self.width, "fc2")
         hidden = nn.relu(first(features))
         if not train:
             logits = last(nn.relu(second(hidden)))

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from collab_jax.models.blocks import he_normal
 from collab_jax.models.convolution import conv_general_dilated
+from collab_jax.models.initial import of_inputs
 from collab_jax.models.pooling import average_pool, max_pool
 
 __all__ = ["LocalHeads", "Projections"]
@@ -52,16 +52,17 @@ class LocalHeads(nn.Module):
         return jnp.stack([self._head(i, x) for i, x in enumerate(as_maps(features), start=1)])
 
     def _head(self, number: int, x: Array) -> Array:
-        x = nn.Conv(
-            self.width,
-            (3, 3),
-            kernel_init=he_normal,
-            dtype=self.dtype,
-            conv_general_dilated=conv_general_dilated,
-            name=f"layer{number}_conv",
-        )(max_pool(x, _window(x, self.pool)))
+        x = max_pool(x, _window(x, self.pool))
+        x = _convolution(self.width, 3, x.shape[-1], self.dtype, f"layer{number}_conv")(x)
         x = x.reshape(x.shape[0], -1)
-        logits = nn.Dense(self.num_classes, dtype=self.dtype, name=f"layer{number}_fc")(x)
+        init = of_inputs(x.shape[-1])
+        logits = nn.Dense(
+            self.num_classes,
+            dtype=self.dtype,
+            kernel_init=init,
+            bias_init=init,
+            name=f"layer{number}_fc",
+        )(x)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
@@ -89,16 +90,24 @@ class Projections(nn.Module):
     ) -> tuple[Float[Array, "batch height width projected"], ...]:
         """Projects N layers' features; arguments and errors as those of `LocalHeads`."""
         return tuple(
-            nn.Conv(
-                self.width,
-                (self.kernel_size, self.kernel_size),
-                kernel_init=he_normal,
-                dtype=self.dtype,
-                conv_general_dilated=conv_general_dilated,
-                name=f"layer{number}",
-            )(average_pool(x, _window(x, self.pool)) if self.pool else x)
+            _convolution(self.width, self.kernel_size, x.shape[-1], self.dtype, f"layer{number}")(
+                average_pool(x, _window(x, self.pool)) if self.pool else x
+            )
             for number, x in enumerate(as_maps(features), start=1)
         )
+
+
+def _convolution(filters: int, size: int, channels: int, dtype: Any, name: str) -> nn.Conv:
+    init = of_inputs(size * size * channels)
+    return nn.Conv(
+        filters,
+        (size, size),
+        kernel_init=init,
+        bias_init=init,
+        dtype=dtype,
+        conv_general_dilated=conv_general_dilated,
+        name=name,
+    )
 
 
 def _window(x: Array, pool: int) -> tuple[int, int]:
