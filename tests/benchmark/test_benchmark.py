@@ -8,7 +8,7 @@ import pytest
 from tiny import tiny_config
 
 from collab_jax.benchmark import __main__ as program
-from collab_jax.benchmark import held, report, seeds, step
+from collab_jax.benchmark import peak_memory, report, seeds, step_time
 from collab_jax.benchmark import plan as planning
 from collab_jax.benchmark.collectives import collectives, collectives_markdown, summary
 from collab_jax.benchmark.compiling import count_operations
@@ -127,9 +127,9 @@ def test_what_is_alive_at_the_peak_is_read_from_xlas_texts(tmp_path):
         '  %map = f32[25] fusion(), metadata={op_name="jit(train_step)/jvp(trunk)/Network/b"}\n'
         '  %pair = (f32[10], f32[20]) fusion(), metadata={op_name="x/transpose(jvp(mid))/Local"}\n'
     )
-    values = held.read_values(tmp_path)
+    values = peak_memory.read_values(tmp_path)
     assert sum(value.size for value in values) == 440
-    parts = held.by_part(held.at_peak(values))
+    parts = peak_memory.by_part(peak_memory.at_peak(values))
     assert {part: size for part, size in parts.items() if size} == {
         "forward pass": 100,
         "other": 100,
@@ -139,7 +139,7 @@ def test_what_is_alive_at_the_peak_is_read_from_xlas_texts(tmp_path):
         {"name": "baseline", "state_bytes": 0, "held": {**parts, "heads": 0}},
         {"name": "mid", "state_bytes": 1 << 20, "held": {**parts, "heads": 3 << 20}},
     ]
-    text = held.held_markdown(rows, "a title", "the command")
+    text = peak_memory.held_markdown(rows, "a title", "the command")
     assert planning.NOTE in text and "| mid | 1.0 (+1.0) | 3.0 (+3.0) | 0.0 (+0.0) |" in text
 
 
@@ -216,7 +216,7 @@ def test_torch_has_the_vgg_alone(capsys, tmp_path):
 def test_steps_are_timed_in_turn_after_the_warm_up():
     calls = []
     steps = {name: lambda name=name: calls.append(name) for name in "ab"}
-    seconds = step.time_in_turn(steps, repeats=3, warm_up=1)
+    seconds = step_time.time_in_turn(steps, repeats=3, warm_up=1)
     assert calls == ["a", "b"] + ["a", "b"] * 3
     assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
 
@@ -225,11 +225,11 @@ def test_steps_are_timed_in_turn_after_the_warm_up():
 def test_a_step_is_measured():
     overrides = {"model.width": 0.02, "model.classifier_width": 8}
     case = Case(batch_size=4, image_size=8, overrides=overrides)
-    rows = step.measure([case], repeats=3)
+    rows = step_time.measure([case], repeats=3)
     assert [r["name"] for r in rows] == ["baseline"]
     assert 0 < rows[0]["fastest"] <= rows[0]["median"] <= rows[0]["slowest"]
     assert rows[0]["peak_bytes"] > 50 << 20 and rows[0]["flops"] > 0
-    text = step.markdown(rows, "VGG", "the command")
+    text = step_time.markdown(rows, "VGG", "the command")
     assert "| baseline | " in text and "| 1.00 | 1.00 | " in text
 
 

@@ -4,7 +4,7 @@ import gzip
 import json
 
 import pytest
-from test_train import Crash, at_step, crash
+from test_loop import Crash, at_step, crash
 from tiny import tiny_config
 
 from collab_jax import cli

@@ -16,7 +16,7 @@ from compare_runs import assert_same_run
 
 from collab_jax.errors import UserError
 from collab_jax.study import __main__ as program
-from collab_jax.study import engine as engines
+from collab_jax.study import launcher as launchers
 from collab_jax.study import load_study, scheduler
 from collab_jax.study.child import CommandJob
 from collab_jax.study.display import Board
@@ -288,7 +288,7 @@ def test_killed_twice_a_study_gives_the_same_bits(tmp_path, monkeypatch):
 
 def test_slurm_gets_the_parameters_and_a_missing_one_is_told(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--slurm: .*slurm"):
-        engines.Engine(tmp_path / "none", {})
+        launchers.Engine(tmp_path / "none", {})
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, text in (
@@ -300,9 +300,9 @@ def test_slurm_gets_the_parameters_and_a_missing_one_is_told(tmp_path, monkeypat
         (programs / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("SBATCH_COPY", str(tmp_path / "submitted.sh"))
-    parameters = engines.parse_slurm(["slurm_partition=gpu", "timeout_min=90", "gpus_per_node=1"])
+    parameters = launchers.parse_slurm(["slurm_partition=gpu", "timeout_min=90", "gpus_per_node=1"])
     assert parameters == {"slurm_partition": "gpu", "timeout_min": 90, "gpus_per_node": 1}
-    engine = engines.Engine(tmp_path / "jobs", parameters)
+    engine = launchers.Engine(tmp_path / "jobs", parameters)
     job = engine.submit(CommandJob(["true"], "log", "outcome"), "a run")
     script = (tmp_path / "submitted.sh").read_text()
     for line in ("--partition=gpu", "--time=90", "--gpus-per-node=1"):
@@ -311,11 +311,11 @@ def test_slurm_gets_the_parameters_and_a_missing_one_is_told(tmp_path, monkeypat
     found = engine.find({"cluster": "slurm", "job": "4711"})
     assert found is not None and found.id == "4711", "a job that waits in the queue is adopted"
     with pytest.raises(UserError, match="unknown_key"):
-        engines.Engine(tmp_path / "jobs", {"unknown_key": 1})
+        launchers.Engine(tmp_path / "jobs", {"unknown_key": 1})
 
 
 def test_a_number_that_now_belongs_to_another_program_is_not_adopted(tmp_path):
-    engine = engines.Engine(tmp_path)
+    engine = launchers.Engine(tmp_path)
     record = {"cluster": "local", "host": os.uname().nodename, "job": str(os.getppid())}
     with subprocess.Popen(["sleep", "60"]) as other:
         assert engine.find({**record, "job": str(other.pid)}) is None

@@ -12,7 +12,7 @@ import pytest
 
 from collab_jax import cli
 from collab_jax.errors import UserError
-from collab_jax.study import search as program
+from collab_jax.study.search import __main__ as program
 from collab_jax.study.search.spec import Range, Search, grid_points, load_search
 from collab_jax.study.search.storage import SearchStorage
 
@@ -29,7 +29,7 @@ def get_search(method="baseline"):
 DRIVER = """
 import sys
 sys.path.insert(0, {tests!r})
-from collab_jax.study import search
+from collab_jax.study.search import __main__ as search
 search.interpreter_command = lambda run: [sys.executable, {stub!r}, *run.arguments]
 sys.exit(search.main())
 """
