@@ -20,6 +20,7 @@ _MARKERS = "osD^vPX<>*hd"
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)))
 _NOT_TERMS = {"step", "epoch", "split", "loss", "top1_error", "top5_error", "skipped_steps"}
 _NOT_TERMS |= {"images_per_second", "wait_fraction"}
+_NOT_TERMS |= {"logit_scale", "dead_units_fc1", "dead_units_fc2"}
 
 
 def _style(number: int) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from collab_jax.runs.start import continued, warm_start
 from collab_jax.training.batches import Feed
 from collab_jax.training.build import Experiment, create_experiment, load_data, total_steps
 from collab_jax.training.evaluation import Evaluator
+from collab_jax.training.health import Health, guessing_error, not_learning
 from collab_jax.training.placement import Placement, check_batch
 from collab_jax.training.state import TrainState, create_train_state
 from collab_jax.training.step import summarise
@@ -157,6 +158,7 @@ class Run:
         self.evaluator = Evaluator(
             self.experiment.model, self.info, config.eval_batch_size, self.placement
         )
+        self.health = Health(self.experiment.model, self.info, dataset.train, self.placement)
         self.feed = Feed(
             dataset.train,
             self.experiment.settings,
@@ -299,10 +301,11 @@ class Run:
             "images_per_second": timer.steps * config.batch_size / timer.seconds(),
             "wait_fraction": timer.wait_fraction(),
         }
-        lines = [{"step": step, "epoch": epoch, "split": "train", **means, **timing}]
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        health = self.health(variables)
+        lines = [{"step": step, "epoch": epoch, "split": "train", **means, **health, **timing}]
         improved = False
         if last or epoch % config.eval_every == 0:
-            variables = {"params": state.params, "batch_stats": state.batch_stats}
             evaluations = {}
             for name in ("validation", "test"):
                 split = getattr(self.dataset, name)
@@ -330,9 +333,18 @@ class Run:
                 self.log.write(line)
         self.display.update(step, epoch, means, timing["images_per_second"])
         self.display.line(_epoch_line(lines, epoch, config.epochs))
+        self._warn_if_not_learning(lines[0], epoch)
         every = config.checkpoint.every_epochs
         if improved or last or self.checkpoint_due(step) or (every and epoch % every == 0):
             self.save(state, step)
+
+    def _warn_if_not_learning(self, line: dict[str, Any], epoch: int) -> None:
+        guessing = guessing_error(
+            self.dataset.train.labels, self.info.num_classes, self.config.data.label_noise
+        )
+        told = not_learning(self.config, line, guessing, (epoch - 1) * self.steps_per_epoch)
+        if told:
+            self.display.line(told)
 
     def checkpoint_due(self, step: int) -> bool:
         """Whether one is due by the number of steps or the time since the last."""
