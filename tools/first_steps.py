@@ -26,12 +26,13 @@ import jax  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
 from collab_jax import config as config_lib  # noqa: E402
-from collab_jax import recipes  # noqa: E402
-from collab_jax.experiment import DataInfo, create_experiment, load_data  # noqa: E402
-from collab_jax.feed import Feed  # noqa: E402
-from collab_jax.health import Health  # noqa: E402
-from collab_jax.mesh import Placement  # noqa: E402
-from collab_jax.train_state import create_train_state  # noqa: E402
+from collab_jax.config import recipes  # noqa: E402
+from collab_jax.data import DataInfo  # noqa: E402
+from collab_jax.training.batches import Feed  # noqa: E402
+from collab_jax.training.build import create_experiment, load_data  # noqa: E402
+from collab_jax.training.health import Health  # noqa: E402
+from collab_jax.training.placement import Placement  # noqa: E402
+from collab_jax.training.state import create_train_state  # noqa: E402
 
 __all__ = ["Steps", "configured", "every", "measured", "read"]
 
@@ -93,7 +94,7 @@ class Steps:
             epoch += 1
 
     def health(self) -> dict[str, float | None]:
-        """What the classifier is like; see `collab_jax.health.Health`."""
+        """What the classifier is like; see `collab_jax.training.health.Health`."""
         return self._health({"params": self._state.params, "batch_stats": self._state.batch_stats})
 
 
