@@ -1,0 +1,112 @@
+"""Hard and soft loss: the two cross-entropies of which the collaborations are made (Eq. 1, 2)."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Integer, ScalarLike
+
+from collab_jax.losses.checks import as_float, as_probabilities, as_temperature, cast
+
+__all__ = ["distillation_loss", "hard_loss", "soft_loss", "soften"]
+
+
+def hard_loss(
+    logits: Float[Array, "*batch classes"],
+    y: Integer[Array, "*batch"] | Float[Array, "*batch classes"],
+    *,
+    temperature: ScalarLike = 1.0,
+) -> Float[Array, "*batch"]:
+    r"""Cross-entropy between labels and a softened prediction, per example (Eq. 1 and 5).
+
+    $$J_{hard}(y, z) = -\sum_k y_k \log \psi_k(z; T), \qquad \psi(z; T) = softmax(z / T)$$
+
+    Args:
+      logits: (..., classes), most often (batch, classes).
+      y: integer labels (...) or probabilities (..., classes).
+      temperature: T. The paper has 1 at the output (Eq. 1) and 2 at intermediate layers (Eq. 5).
+
+    Returns:
+      The loss of each example, (...).
+
+    Raises:
+      ValueError: if the shape of `y` does not match `logits`, or T is not a positive scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from collab_jax import losses
+      >>> logits = jnp.array([[2.0, 0.0], [0.0, 0.0]])
+      >>> print(losses.hard_loss(logits, jnp.array([0, 1])).round(3))
+      [0.127 0.693]
+
+    References:
+      Fang and Lin, "Intra-Model Collaborative Learning of Neural Networks", Eq. 1 and 5.
+    """
+    logits = _as_logits(logits)
+    return _cross_entropy(logits, as_probabilities(y, logits), temperature)
+
+
+def soft_loss(
+    logits: Float[Array, "*batch classes"],
+    targets: Float[Array, "*batch classes"],
+    *,
+    temperature: ScalarLike = 1.0,
+) -> Float[Array, "*batch"]:
+    r"""Cross-entropy between soft targets and a softened prediction, per example (Eq. 2 and 6).
+
+    $$J_{soft}(q, z) = -\sum_k q_k \log \psi_k(z; T)$$
+
+    No gradient is stopped and no factor of T squared applied here; the losses that call it do both.
+
+    Args:
+      logits: (..., classes), most often (batch, classes).
+      targets: q, probabilities of the shape of `logits`.
+      temperature: T, that of the targets.
+
+    Returns:
+      The loss of each example, (...).
+
+    Raises:
+      ValueError: if `targets` and `logits` differ in shape, or T is not a positive scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from collab_jax import losses
+      >>> logits = jnp.array([[2.0, 0.0]])
+      >>> print(losses.soft_loss(logits, jnp.array([[0.5, 0.5]]), temperature=2.0).round(3))
+      [0.813]
+
+    References:
+      Fang and Lin, "Intra-Model Collaborative Learning of Neural Networks", Eq. 2 and 6.
+    """
+    logits = _as_logits(logits)
+    if jnp.shape(targets) != logits.shape:
+        raise ValueError(
+            f"targets must have the shape of logits, {logits.shape}, got {jnp.shape(targets)}"
+        )
+    return _cross_entropy(logits, cast(targets, logits.dtype), temperature)
+
+
+def soften(logits: Array, temperature: ScalarLike, stop_gradient: bool) -> Array:
+    targets = jax.nn.softmax(logits / as_temperature(temperature, logits.dtype))
+    return lax.stop_gradient(targets) if stop_gradient else targets
+
+
+def distillation_loss(
+    logits: Array, targets: Array, temperature: ScalarLike, scale_by_t2: bool
+) -> Array:
+    loss = soft_loss(logits, targets, temperature=temperature)
+    return jnp.square(as_temperature(temperature, loss.dtype)) * loss if scale_by_t2 else loss
+
+
+def _cross_entropy(logits: Array, targets: Array, temperature: ScalarLike) -> Array:
+    log_prediction = jax.nn.log_softmax(logits / as_temperature(temperature, logits.dtype))
+    return -jnp.sum(targets * log_prediction, axis=-1)
+
+
+def _as_logits(logits: Array) -> Array:
+    logits = as_float(logits)
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        raise ValueError(
+            f"logits must have shape (..., classes) with at least one class, got {logits.shape}"
+        )
+    return logits

@@ -1,0 +1,124 @@
+"""L_pull-push: features gather by label and lose the likeness of their images (Eq. 9)."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Integer
+
+from collab_jax.losses.checks import cast, one_hot
+from collab_jax.losses.cosines import Center, frobenius_norm
+from collab_jax.losses.similarity import Representation, similarities
+
+__all__ = ["pull_push_loss"]
+
+
+def pull_push_loss(
+    features: Sequence[Float[Array, "batch _ _ _"] | Float[Array, "batch _"]],
+    inputs: Float[Array, "batch height width channels"] | Float[Array, "batch features"],
+    y: Integer[Array, "batch"] | Float[Array, "batch classes"],
+    *,
+    pull: Float[Array, "layers"] | Sequence[float],
+    push: Float[Array, "layers"] | Sequence[float],
+    num_classes: int | None = None,
+    representation: Representation = "auto",
+    input_representation: Representation | None = None,
+    center: Center = "features",
+) -> Float[Array, "layers"]:
+    r"""L_pull-push: pulls features' similarities to the labels' and pushes them off the inputs'.
+
+    $$L_{pull-push}^{(i)} = a_i \|S(g_i(h_i)) - S(y)\|_F - b_i \|S(g_i(h_i)) - S(x)\|_F$$
+
+    The norms are not squared. No gradient is stopped: inputs and probabilities that depend on
+    parameters move them.
+
+    Args:
+      features: for each layer g_i(h_i), the features after that layer's projection, as maps
+        (batch, h, w, c) or vectors (batch, d); sizes may differ between layers.
+      inputs: x, the images (batch, height, width, channels), or vectors (batch, d).
+      y: probabilities (batch, classes), or integer labels (batch) with `num_classes`.
+      pull: a, one weight a layer; the paper's rise linearly with depth, from 0 to 1.
+      push: b, one weight a layer; the paper's fall linearly with depth, from 1 to 0.
+      num_classes: number of classes, needed for integer labels.
+      representation: of feature maps, as in `similarity_matrix`.
+      input_representation: of the inputs; None for that of the features. Nøkland and Eidnes
+        flatten images of up to three channels: "flatten".
+      center: as in `similarity_matrix`.
+
+    Returns:
+      The loss of each layer, (layers).
+
+    Raises:
+      ValueError: if there is no layer, if `features`, `pull` and `push` differ in length, if
+        batches differ, or if `num_classes` is missing for integer labels or contradicts `y`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from collab_jax import losses
+      >>> x = jnp.array([[1.0, 2.0, 4.0], [2.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+      >>> y = jnp.array([0, 1, 1])
+      >>> weights = dict(pull=[0.0, 1.0], push=[1.0, 0.0])
+      >>> print(losses.pull_push_loss([x, x], x, y, **weights, num_classes=3).round(2))
+      [0.   1.63]
+
+    References:
+      Fang and Lin, "Intra-Model Collaborative Learning of Neural Networks", Eq. 9.
+    """
+    layers = len(features)
+    if layers == 0:
+        raise ValueError("features must hold at least one layer, got an empty sequence")
+    batch = jnp.shape(inputs)[:1]
+    for index, feature in enumerate(features):
+        if jnp.shape(feature)[:1] != batch:
+            raise ValueError(
+                f"features[{index}] must have the batch of inputs, {jnp.shape(inputs)}, first, "
+                f"got shape {jnp.shape(feature)}"
+            )
+    to_input = similarities(inputs, "inputs", input_representation or representation, center)
+    labels = _as_label_vectors(y, num_classes, batch, to_input.dtype)
+    to_label = similarities(labels, "y", "flatten", center)
+
+    own = [
+        similarities(feature, f"features[{index}]", representation, center)
+        for index, feature in enumerate(features)
+    ]
+    label_distance = jnp.stack([frobenius_norm(s - cast(to_label, s.dtype)) for s in own])
+    input_distance = jnp.stack([frobenius_norm(s - cast(to_input, s.dtype)) for s in own])
+    pull = _as_layer_weights(pull, "pull", layers, label_distance.dtype)
+    push = _as_layer_weights(push, "push", layers, input_distance.dtype)
+    return pull * label_distance - push * input_distance
+
+
+def _as_label_vectors(
+    y: Array, num_classes: int | None, batch: tuple[int, ...], result_dtype: DTypeLike
+) -> Array:
+    dtype, shape = jnp.result_type(y), jnp.shape(y)
+    if jnp.issubdtype(dtype, jnp.integer) and shape == batch:
+        if num_classes is None or num_classes < 1:
+            raise ValueError(
+                f"num_classes must be given, at least 1, for integer y of shape {shape}, "
+                f"got {num_classes}"
+            )
+        return one_hot(y, num_classes, result_dtype)
+    if jnp.issubdtype(dtype, jnp.floating) and len(shape) == 2 and shape[:1] == batch:
+        if num_classes not in (None, shape[1]):
+            raise ValueError(
+                f"num_classes must be None or {shape[1]} for probabilities y of shape {shape}, "
+                f"got {num_classes}"
+            )
+        return cast(y, result_dtype)
+    raise ValueError(
+        f"y must be integer labels of shape {batch} or probabilities of shape "
+        f"({', '.join(map(str, batch))}, classes), got {dtype} of shape {shape}"
+    )
+
+
+def _as_layer_weights(
+    weights: Array | Sequence[float], name: str, layers: int, dtype: DTypeLike
+) -> Array:
+    shape = (len(weights),) if isinstance(weights, Sequence) else jnp.shape(weights)
+    if shape != (layers,):
+        raise ValueError(
+            f"{name} must have shape ({layers},), one weight a layer of features, got {shape}"
+        )
+    return cast(jnp.stack(weights) if isinstance(weights, Sequence) else weights, dtype)
