@@ -28,12 +28,14 @@ def probabilities(y, classes):
 
 
 def hard(logits, y, temperature=1.0):
-    log_prediction = log_softmax(logits, temperature)
-    return -(probabilities(y, logits.shape[-1]) * log_prediction).sum(-1)
+    return soft(logits, probabilities(y, logits.shape[-1]), temperature)
 
 
 def soft(logits, targets, temperature=1.0):
-    return -(np.asarray(targets, np.float64) * log_softmax(logits, temperature)).sum(-1)
+    targets = np.asarray(targets, np.float64)
+    log_prediction = log_softmax(logits, temperature)
+    expected = targets != 0  # 0 log 0 is 0
+    return -np.multiply(targets, log_prediction, where=expected, out=0 * targets).sum(-1)
 
 
 def consensus(logits, temperature):

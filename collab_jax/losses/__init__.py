@@ -8,8 +8,10 @@ Everywhere `y` is an integer label per example, or a probability per example and
 is in float32 at least (float64 in, float64 out), and the result has that dtype. Every function
 works under `jit`, `vmap`, `scan`, `jax.checkpoint` and in reverse and forward mode to any order.
 Value and gradient are finite for degenerate inputs: a constant row has no direction, so that its
-similarities are zero and it gets no gradient. An integer label outside `0..classes-1` gives NaN,
-since a traced value cannot raise.
+similarities are zero and it gets no gradient. A class whose logit is -inf has probability zero and
+gets no gradient; only a target that expects it costs infinity, unless all classes are at
+-inf: such an example costs nothing. An integer label outside `0..classes-1` gives NaN, since a
+traced value cannot raise.
 
 Equations are those of S. Fang and T. Lin, "Intra-Model Collaborative Learning of Neural Networks".
 """

@@ -5,7 +5,7 @@ from jax import lax
 from jaxtyping import Array, Float, Integer, ScalarLike
 
 from collab_jax.losses.checks import as_float, as_probabilities, as_scalar
-from collab_jax.losses.cross_entropy import distillation_loss, hard_loss, soften
+from collab_jax.losses.cross_entropy import distillation_loss, hard_loss, soften, weigh
 
 __all__ = ["collaborative_loss", "consensus"]
 
@@ -99,7 +99,7 @@ def collaborative_loss(
     targets = consensus(logits, temperature=temperature, stop_gradient=stop_gradient)
     soft = distillation_loss(logits, targets, temperature, scale_by_t2)
     alpha = as_scalar(alpha, "alpha", logits.dtype)
-    return jnp.mean(alpha * hard + (1 - alpha) * soft, axis=0)
+    return jnp.mean(weigh(alpha, "alpha", hard) + weigh(1 - alpha, "alpha", soft), axis=0)
 
 
 def _as_branches(logits: Array) -> Array:

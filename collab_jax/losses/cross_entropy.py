@@ -1,13 +1,12 @@
 """Hard and soft loss: the two cross-entropies of which the collaborations are made (Eq. 1, 2)."""
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Integer, ScalarLike
 
-from collab_jax.losses.checks import as_float, as_probabilities, as_temperature, cast
+from collab_jax.losses.checks import as_float, as_probabilities, as_scalar, as_temperature, cast
 
-__all__ = ["distillation_loss", "hard_loss", "soft_loss", "soften"]
+__all__ = ["distillation_loss", "hard_loss", "soft_loss", "soften", "weigh"]
 
 
 def hard_loss(
@@ -26,7 +25,7 @@ def hard_loss(
       temperature: T. The paper has 1 at the output (Eq. 1) and 2 at intermediate layers (Eq. 5).
 
     Returns:
-      The loss of each example, (...).
+      The loss of each example, (...); infinite where `y` expects a class of logit -inf.
 
     Raises:
       ValueError: if the shape of `y` does not match `logits`, or T is not a positive scalar.
@@ -87,7 +86,9 @@ def soft_loss(
 
 
 def soften(logits: Array, temperature: ScalarLike, stop_gradient: bool) -> Array:
-    targets = jax.nn.softmax(logits / as_temperature(temperature, logits.dtype))
+    shifted, possible = _shift(logits, temperature)
+    weights = jnp.where(possible, jnp.exp(shifted), 0)
+    targets = weights / _sum_of_weights(weights)
     return lax.stop_gradient(targets) if stop_gradient else targets
 
 
@@ -98,9 +99,38 @@ def distillation_loss(
     return jnp.square(as_temperature(temperature, loss.dtype)) * loss if scale_by_t2 else loss
 
 
+def weigh(weight: ScalarLike, name: str, loss: Array) -> Array:
+    """A weighted part of a loss; a weight of zero leaves out an infinite one."""
+    weight = as_scalar(weight, name, loss.dtype)
+    return weight * jnp.where((weight == 0) & jnp.isinf(loss), 0, loss)
+
+
 def _cross_entropy(logits: Array, targets: Array, temperature: ScalarLike) -> Array:
-    log_prediction = jax.nn.log_softmax(logits / as_temperature(temperature, logits.dtype))
-    return -jnp.sum(targets * log_prediction, axis=-1)
+    shifted, possible = _shift(logits, temperature)
+    weights = jnp.where(possible, jnp.exp(shifted), 0)
+    log_prediction = shifted - jnp.log(_sum_of_weights(weights))
+    # 0 log 0 is 0, p log 0 infinite, and neither has a gradient. Where no class is possible,
+    # nothing is predicted and nothing lost.
+    expected = lax.stop_gradient(targets)
+    free = (expected == 0) | ~possible.any(axis=-1, keepdims=True)
+    impossible = jnp.where(free, 0 * expected, -jnp.inf * expected)
+    return -jnp.sum(jnp.where(possible, targets * log_prediction, impossible), axis=-1)
+
+
+def _shift(logits: Array, temperature: ScalarLike) -> tuple[Array, Array]:
+    """Logits over T less their maximum, and which classes are possible; 0 for those that are not.
+
+    No infinity is left for a derivative to multiply.
+    """
+    temperature = as_temperature(temperature, logits.dtype)
+    possible = logits != -jnp.inf
+    highest = lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    return jnp.where(possible, logits - highest, 0) / temperature, possible
+
+
+def _sum_of_weights(weights: Array) -> Array:
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    return jnp.where(total == 0, 1, total)  # no class at all is possible
 
 
 def _as_logits(logits: Array) -> Array:

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Integer, ScalarLike
 
-from collab_jax.losses.checks import as_float, as_probabilities, as_scalar, cast
-from collab_jax.losses.cross_entropy import distillation_loss, hard_loss, soften
+from collab_jax.losses.checks import as_float, as_probabilities, cast
+from collab_jax.losses.cross_entropy import distillation_loss, hard_loss, soften, weigh
 
 __all__ = ["intermediate_loss"]
 
@@ -64,7 +64,7 @@ def intermediate_loss(
     layers = _as_layers(local_logits)
     labels = as_probabilities(y, layers[0])
     hard = hard_loss(layers, jnp.broadcast_to(labels, layers.shape), temperature=temperature)
-    loss = as_scalar(alpha, "alpha", layers.dtype) * hard
+    loss = weigh(alpha, "alpha", hard)
 
     views = layers
     if output_logits is not None:
@@ -83,7 +83,7 @@ def intermediate_loss(
     soft = distillation_loss(layers[:targeted], targets, temperature, scale_by_t2)
     without_target = len(layers) - targeted
     soft = jnp.concatenate([soft, lax.full_like(loss[:without_target], 0)])
-    return loss + as_scalar(beta, "beta", layers.dtype) * soft
+    return loss + weigh(beta, "beta", soft)
 
 
 def _as_layers(local_logits: Array | Sequence[Array]) -> Array:
