@@ -38,7 +38,7 @@ class LocalHeads(nn.Module):
 
     @nn.compact
     def __call__(
-        self, features: Sequence[Float[Array, "batch *pixels channels"]]
+        self, features: Sequence[Float[Array, "batch ... _"]]
     ) -> Float[Array, "layers batch classes"]:
         """Maps N layers' features to logits (N, B, m).
 
@@ -86,8 +86,8 @@ class Projections(nn.Module):
 
     @nn.compact
     def __call__(
-        self, features: Sequence[Float[Array, "batch *pixels channels"]]
-    ) -> tuple[Float[Array, "batch height width projected"], ...]:
+        self, features: Sequence[Float[Array, "batch ... _"]]
+    ) -> tuple[Float[Array, "batch _ _ projected"], ...]:
         """Projects N layers' features; arguments and errors as those of `LocalHeads`."""
         return tuple(
             _convolution(self.width, self.kernel_size, x.shape[-1], self.dtype, f"layer{number}")(
@@ -115,8 +115,8 @@ def _window(x: Array, pool: int) -> tuple[int, int]:
 
 
 def as_maps(
-    features: Sequence[Float[Array, "batch *pixels channels"]],
-) -> list[Float[Array, "batch height width channels"]]:
+    features: Sequence[Float[Array, "batch ... _"]],
+) -> list[Float[Array, "batch _ _ _"]]:
     """Features as maps: a sequence is a map of one row, a vector one of a single pixel."""
     if len(features) == 0:
         raise ValueError("features must hold at least one layer, got an empty sequence")
