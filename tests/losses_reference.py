@@ -93,10 +93,11 @@ def cosines(vectors):
 
 def similarity(x, representation="auto", center="features"):
     x = np.asarray(x, np.float64)
-    if x.ndim == 4:
-        several = x.shape[3] > 1 and x.shape[1] * x.shape[2] > 1
+    if x.ndim > 2:
+        pixels = tuple(range(1, x.ndim - 1))
+        several = x.shape[-1] > 1 and np.prod(x.shape[1:-1]) > 1
         deviation = {"auto": several, "std": True, "flatten": False}[representation]
-        x = x.std(axis=(1, 2)) if deviation else x.reshape(len(x), -1)
+        x = x.std(axis=pixels) if deviation else x.reshape(len(x), -1)
     if center == "features":
         x = x - x.mean(axis=1, keepdims=True)
     if center == "batch":

@@ -55,7 +55,7 @@ MISTAKES = [
     (
         lambda: losses.consensus(z(4, 3), temperature=2.0),
         "logits",
-        "(branches, batch, classes)",
+        "(branches, batch, ..., classes)",
         "got (4, 3)",
     ),
     (
@@ -66,6 +66,7 @@ MISTAKES = [
     ),
     (lambda: losses.collaborative_loss(z(1, 4, 3), y(4)), "logits", "two branches", "(1, 4, 3)"),
     (lambda: losses.collaborative_loss(z(4, 3), y(4)), "logits", "(branches,", "got (4, 3)"),
+    (lambda: losses.collaborative_loss(z(2, 4, 5, 3), y(4)), "y", "(4, 5)", "shape (4,)"),
     (lambda: losses.collaborative_loss(z(2, 4, 3), y(2, 4)), "y", "(4,)", "shape (2, 4)"),
     (lambda: losses.collaborative_loss(z(2, 4, 3), z(4, 2)), "y", "(4, 3)", "shape (4, 2)"),
     (
@@ -76,14 +77,15 @@ MISTAKES = [
     ),
     (lambda: intermediate(z(0, 4, 3)), "local_logits", "at least one layer", "got (0, 4, 3)"),
     (lambda: intermediate([]), "local_logits", "at least one layer", "empty"),
-    (lambda: intermediate(z(4, 3)), "local_logits", "(layers, batch, classes)", "got (4, 3)"),
-    (lambda: intermediate([z(4)]), "local_logits", "(batch, classes)", "got (1, 4)"),
+    (lambda: intermediate(z(4, 3)), "local_logits", "(layers, batch, ..., classes)", "got (4, 3)"),
+    (lambda: intermediate([z(4)]), "local_logits", "(batch, ..., classes)", "got (1, 4)"),
     (
         lambda: intermediate([z(4, 3), z(4, 3), z(4, 2)]),
         "local_logits[2]",
         "local_logits[0], (4, 3)",
         "got (4, 2)",
     ),
+    (lambda: intermediate(z(2, 4, 5, 3), y(4)), "y", "(4, 5)", "shape (4,)"),
     (lambda: intermediate(z(2, 4, 3), y(3)), "y", "(4,)", "shape (3,)"),
     (
         lambda: intermediate(z(2, 4, 3), output_logits=z(4, 2)),
@@ -94,7 +96,8 @@ MISTAKES = [
     (lambda: intermediate(z(2, 4, 3), temperature=0), "temperature", "positive", "0"),
     (lambda: intermediate(z(2, 4, 3), beta=z(2)), "beta", "scalar", "(2,)"),
     (lambda: losses.similarity_matrix(z(4)), "x", "(batch, features)", "got shape (4,)"),
-    (lambda: losses.similarity_matrix(z(4, 2, 2)), "x", "maps", "got shape (4, 2, 2)"),
+    (lambda: losses.similarity_matrix(z(4, 2, 2, 2, 2)), "x", "maps", "got shape (4, 2, 2, 2, 2)"),
+    (lambda: losses.similarity_matrix(z(4, 0, 2)), "x", "sequences", "got shape (4, 0, 2)"),
     (lambda: losses.similarity_matrix(z(0, 3)), "x", "non-empty", "got shape (0, 3)"),
     (
         lambda: losses.similarity_matrix(z(4, 3), representation="deviation"),
@@ -116,12 +119,12 @@ MISTAKES = [
         "got shape (3, 2, 2, 3)",
     ),
     (
-        lambda: pull_push(features=[z(4, 2, 2, 3), z(4, 2, 2)]),
+        lambda: pull_push(features=[z(4, 2, 2, 3), z(4)]),
         "features[1]",
         "maps",
-        "got shape (4, 2, 2)",
+        "got shape (4,)",
     ),
-    (lambda: pull_push(inputs=z(4, 8, 8)), "inputs", "maps", "got shape (4, 8, 8)"),
+    (lambda: pull_push(inputs=z(4)), "inputs", "maps", "got shape (4,)"),
     (lambda: pull_push(labels=y(4)), "num_classes", "at least 1", "got None"),
     (lambda: pull_push(labels=y(4), num_classes=0), "num_classes", "at least 1", "got 0"),
     (lambda: pull_push(labels=y(3), num_classes=5), "y", "(4,)", "int32 of shape (3,)"),
@@ -132,7 +135,7 @@ MISTAKES = [
     (lambda: pull_push(pull=jnp.ones((2, 1))), "pull", "(2,)", "got (2, 1)"),
     (lambda: pull_push(pull=1.0), "pull", "(2,)", "got ()"),
     (lambda: pull_push(input_representation="raw"), "representation", "'flatten'", "'raw'"),
-    (lambda: losses.kernel_loss(z(6, 4)), "kernel", "(height, width, inputs,", "got (6, 4)"),
+    (lambda: losses.kernel_loss(z(4)), "kernel", "(..., inputs, filters)", "got (4,)"),
     (lambda: losses.kernel_loss(z(3, 3, 0, 4)), "kernel", "non-empty", "got (3, 3, 0, 4)"),
 ]
 

@@ -197,7 +197,24 @@ def test_pull_push_loss_in_features_inputs_and_labels():
         check_gradient(at(ours), at(expected), x)
 
 
-@pytest.mark.parametrize("shape", [(3, 3, 2, 4), (1, 1, 5, 3), (2, 1, 3, 2)])
+def test_pull_push_loss_of_sequences_per_example():
+    feature, inputs = random(4, 5, 4), random(4, 6, 3, seed=1)
+
+    def expected(feature):
+        pulled, pushed = reference.pull_push_parts(
+            [feature], inputs, PROBABILITIES, pull=[0.7], push=[0.4]
+        )
+        return (pulled - pushed).sum() / 4
+
+    def ours(feature):
+        return losses.pull_push_loss(
+            [feature], inputs, PROBABILITIES, pull=[0.7], push=[0.4], per_example=True
+        ).sum()
+
+    check_gradient(ours, expected, feature)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 2, 4), (1, 1, 5, 3), (2, 1, 3, 2), (6, 4), (3, 2, 4)])
 def test_kernel_loss(shape):
     check_gradient(losses.kernel_loss, reference.kernel, random(*shape) + 0.3)
 

@@ -1,10 +1,12 @@
 """Values against float64 NumPy, and against numbers worked out by hand."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import losses_reference as reference
 import numpy as np
 import pytest
+from flax import nnx
 
 from collab_jax import losses
 
@@ -18,7 +20,9 @@ BOUND = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1e-12}
 collaborative = jax.jit(losses.collaborative_loss, static_argnames="scale_by_t2")
 intermediate = jax.jit(losses.intermediate_loss, static_argnames="scale_by_t2")
 similarity = jax.jit(losses.similarity_matrix, static_argnames=("representation", "center"))
-pull_push = jax.jit(losses.pull_push_loss, static_argnames=("input_representation", "num_classes"))
+pull_push = jax.jit(
+    losses.pull_push_loss, static_argnames=("input_representation", "num_classes", "per_example")
+)
 kernel = jax.jit(losses.kernel_loss)
 
 
@@ -123,6 +127,9 @@ def test_kernel_loss_matches_numpy_on_random_cases(dtype):
         ((6, 1, 1, 7), "auto"),
         ((6, 8, 8, 1), "auto"),
         ((6, 9), "std"),
+        *(((6, 4, 7), representation) for representation in ("auto", "std", "flatten")),
+        ((6, 1, 7), "auto"),
+        ((6, 9, 1), "auto"),
     ],
 )
 def test_similarity_options_match_numpy(shape, center, representation, dtype):
@@ -145,6 +152,55 @@ def test_kernel_rows_are_output_filters():
     assert kernel(weights) == pytest.approx(np.sqrt(2), abs=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(6, 4), (5, 3, 7), (2, 2, 2, 3, 4)])
+def test_kernels_of_any_rank_match_numpy(shape, dtype):
+    weights = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    expected = reference.kernel(weights)
+    check(kernel(weights), expected, dtype, 1 + expected)
+
+
+def test_kernels_in_variables_and_boxes_are_their_arrays():
+    weights = jnp.array(np.random.default_rng(0).normal(size=(3, 5, 4)), jnp.float32)
+    expected, slope = jax.value_and_grad(losses.kernel_loss)(weights)
+
+    param = nnx.Param(weights)
+    assert losses.kernel_loss(param) == expected
+    value, of_param = nnx.jit(nnx.value_and_grad(losses.kernel_loss))(param)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(of_param[...], slope, rtol=1e-4, atol=1e-6)
+
+    names = (None, "inputs", "filters")
+    for box in (nn.Partitioned(weights, names), nn.LogicallyPartitioned(weights, names)):
+        assert losses.kernel_loss(box) == expected
+        np.testing.assert_array_equal(jax.grad(losses.kernel_loss)(box).unbox(), slope)
+
+
+def test_each_token_has_the_loss_that_it_has_as_an_example(dtype):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3, 4, 5, 2, 6)).astype(dtype)
+    flat = logits.reshape(3, 40, 6)
+    for y in (rng.integers(0, 6, (4, 5, 2)), rng.dirichlet(np.ones(6), (4, 5, 2)).astype(dtype)):
+        flat_y = y.reshape(40, *y.shape[3:])
+        tokens, examples = (
+            (
+                losses.hard_loss(logits[0], y),
+                collaborative(logits, y),
+                intermediate(logits, y),
+                intermediate(logits[1:], y, output_logits=logits[0]),
+            ),
+            (
+                reference.hard(flat[0], flat_y),
+                reference.collaborative(flat, flat_y),
+                reference.intermediate(flat, flat_y),
+                reference.intermediate(flat[1:], flat_y, output_logits=flat[0]),
+            ),
+        )
+        for found, expected in zip(tokens, examples, strict=True):
+            check(found, expected.reshape(*expected.shape[:-1], 4, 5, 2), dtype, 10)
+    targets = losses.consensus(logits, temperature=2.0)
+    check(targets, reference.consensus(flat, 2.0).reshape(logits.shape), dtype, 10)
+
+
 def test_similarity_of_one_hot_labels():
     # Centred one-hot vectors: 1 within a class, -1/(m - 1) across classes.
     y = jnp.array([0, 2, 0, 3])
@@ -162,6 +218,44 @@ def test_pull_push_takes_integer_labels_and_python_weights():
     ours = pull_push(features, inputs, y, **weights, num_classes=3)
     pulled, pushed = reference.pull_push_parts(features, inputs, np.eye(3)[y], **weights)
     np.testing.assert_allclose(ours, pulled - pushed, atol=1e-6)
+
+
+def test_pull_push_per_example_is_the_root_mean_square_of_the_entries(dtype):
+    rng = np.random.default_rng(0)
+    features = [rng.normal(size=(4, *shape)).astype(dtype) for shape in ((3, 3, 5), (7, 5), (6,))]
+    inputs = rng.normal(size=(4, 8, 3)).astype(dtype)
+    y = np.array([0, 1, 1, 2], np.int32)
+    weights = dict(pull=[0.0, 0.5, 1.0], push=[1.0, 0.5, 0.0])
+    ours = pull_push(features, inputs, y, **weights, num_classes=3, per_example=True)
+    own = [reference.similarity(h) for h in features]
+    pulled = [np.sqrt(np.mean((s - reference.similarity(np.eye(3)[y])) ** 2)) for s in own]
+    pushed = [np.sqrt(np.mean((s - reference.similarity(inputs)) ** 2)) for s in own]
+    expected = np.multiply(weights["pull"], pulled) - np.multiply(weights["push"], pushed)
+    check(ours, expected, dtype, 10)
+    printed = pull_push(features, inputs, y, **weights, num_classes=3)
+    check(printed, 4 * expected, dtype, 40)
+
+
+@pytest.mark.parametrize("repeats", [2, 4])
+def test_a_larger_batch_of_the_same_examples_moves_features_as_much_per_example(repeats):
+    rng = np.random.default_rng(0)
+    maps, inputs = rng.normal(size=(2, 4, 3, 3, 3)).astype(np.float32)
+    y = np.array([0, 1, 1, 2], np.int32)
+
+    @jax.jit
+    def gradients(scale, maps, inputs, y):
+        def loss(scale, **options):
+            options.update(pull=[0.3], push=[0.2], num_classes=3)
+            return losses.pull_push_loss([maps * scale], inputs, y, **options)[0]
+
+        return jax.grad(loss)(scale), jax.grad(lambda s: loss(s, per_example=True))(scale)
+
+    scale = np.array([1.0, 2.0, 0.5], np.float32).reshape(1, 1, 1, 3)
+    printed, each = gradients(scale, maps, inputs, y)
+    more = [np.concatenate([x] * repeats) for x in (maps, inputs, y)]
+    printed_of_more, each_of_more = gradients(scale, *more)
+    np.testing.assert_allclose(each_of_more, each, rtol=1e-4)
+    np.testing.assert_allclose(printed_of_more, repeats * printed, rtol=1e-4)
 
 
 def test_inputs_can_be_flattened_where_features_are_not():

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, ScalarLike
+from jax.typing import DTypeLike
+from jaxtyping import Array, ArrayLike, ScalarLike
 
 __all__ = ["as_float", "as_probabilities", "as_scalar", "as_temperature", "cast", "one_hot"]
 
@@ -13,7 +13,7 @@ def cast(x: ArrayLike, dtype: DTypeLike) -> Array:
     return lax.convert_element_type(x, dtype)
 
 
-def as_float(x: Array) -> Array:
+def as_float(x: ArrayLike) -> Array:
     return cast(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
@@ -29,7 +29,7 @@ def as_temperature(temperature: ScalarLike, dtype: DTypeLike) -> Array:
     return as_scalar(temperature, "temperature", dtype)
 
 
-def as_probabilities(y: Array, logits: Array) -> Array:
+def as_probabilities(y: ArrayLike, logits: Array) -> Array:
     """Labels for `logits` as probabilities of the same shape and dtype."""
     dtype, shape = jnp.result_type(y), jnp.shape(y)
     if jnp.issubdtype(dtype, jnp.integer) and shape == logits.shape[:-1]:
@@ -42,6 +42,7 @@ def as_probabilities(y: Array, logits: Array) -> Array:
     )
 
 
-def one_hot(labels: Array, classes: int, dtype: DTypeLike) -> Array:
+def one_hot(labels: ArrayLike, classes: int, dtype: DTypeLike) -> Array:
+    labels = cast(labels, jnp.result_type(labels))
     known = (labels >= 0) & (labels < classes)
     return jnp.where(known[..., None], jax.nn.one_hot(labels, classes, dtype=dtype), jnp.nan)

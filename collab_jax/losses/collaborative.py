@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Integer, ScalarLike
+from jaxtyping import Array, ArrayLike, Float, Integer, ScalarLike
 
 from collab_jax.losses.checks import as_float, as_probabilities, as_scalar
 from collab_jax.losses.cross_entropy import distillation_loss, hard_loss, soften, weigh
@@ -11,25 +11,26 @@ __all__ = ["collaborative_loss", "consensus"]
 
 
 def consensus(
-    logits: Float[Array, "branches batch classes"],
+    logits: Float[ArrayLike, "branches batch *tokens classes"],
     *,
     temperature: ScalarLike,
     stop_gradient: bool = True,
-) -> Float[Array, "branches batch classes"]:
+) -> Float[Array, "branches batch *tokens classes"]:
     r"""Each branch's soft targets: the softened mean of the other branches' logits (Eq. 2).
 
     $$q^{(h)} = \psi\Big(\frac{1}{H-1} \sum_{j \ne h} z^{(j)}; T\Big)$$
 
     Args:
-      logits: (branches, batch, classes), with at least two branches.
+      logits: (branches, batch, ..., classes), with at least two branches; further axes, such as
+        tokens, stand before the classes.
       temperature: T.
       stop_gradient: False lets gradients flow through the targets.
 
     Returns:
-      Probabilities, (branches, batch, classes).
+      Probabilities, of the shape of `logits`.
 
     Raises:
-      ValueError: if `logits` is not of rank three or has fewer than two branches, or T is
+      ValueError: if `logits` is of rank below three or has fewer than two branches, or T is
         not a positive scalar.
 
     Example:
@@ -52,14 +53,14 @@ def consensus(
 
 
 def collaborative_loss(
-    logits: Float[Array, "branches batch classes"],
-    y: Integer[Array, "batch"] | Float[Array, "batch classes"],
+    logits: Float[ArrayLike, "branches batch *tokens classes"],
+    y: Integer[ArrayLike, "batch *tokens"] | Float[ArrayLike, "batch *tokens classes"],
     *,
     temperature: ScalarLike = 2.0,
     alpha: ScalarLike = 0.5,
     scale_by_t2: bool = False,
     stop_gradient: bool = True,
-) -> Float[Array, "batch"]:
+) -> Float[Array, "batch *tokens"]:
     r"""L_out: several predictions learn from the labels and from one another (Eq. 3 and 4).
 
     $$L_{out} = \frac{1}{H} \sum_h \alpha J_{hard}(y, z^{(h)}) +
@@ -68,18 +69,20 @@ def collaborative_loss(
     The hard part has temperature 1, the soft part T; q is `consensus(logits)`.
 
     Args:
-      logits: (branches, batch, classes), with at least two branches.
-      y: integer labels (batch) or probabilities (batch, classes), the same for all branches.
+      logits: (branches, batch, ..., classes), with at least two branches; further axes, such as
+        tokens, stand before the classes.
+      y: integer labels (batch, ...) or probabilities (batch, ..., classes), the same for all
+        branches.
       temperature: T of the soft part.
       alpha: weight of the hard part.
       scale_by_t2: multiplies the soft part by T squared, as distillation does; the paper does not.
       stop_gradient: False lets gradients flow through the targets q.
 
     Returns:
-      The loss of each example, averaged over branches, (batch).
+      The loss of each example, averaged over branches, (batch, ...).
 
     Raises:
-      ValueError: if `logits` is not of rank three or has fewer than two branches, if the shape of
+      ValueError: if `logits` is of rank below three or has fewer than two branches, if the shape of
         `y` does not match, or T is not a positive scalar.
 
     Example:
@@ -102,11 +105,11 @@ def collaborative_loss(
     return jnp.mean(weigh(alpha, "alpha", hard) + weigh(1 - alpha, "alpha", soft), axis=0)
 
 
-def _as_branches(logits: Array) -> Array:
+def _as_branches(logits: ArrayLike) -> Array:
     logits = as_float(logits)
-    if logits.ndim != 3 or len(logits) < 2 or logits.shape[-1] == 0:
+    if logits.ndim < 3 or len(logits) < 2 or logits.shape[-1] == 0:
         raise ValueError(
-            "logits must have shape (branches, batch, classes) with at least two branches and one "
-            f"class, got {logits.shape}"
+            "logits must have shape (branches, batch, ..., classes) with at least two branches and "
+            f"one class, got {logits.shape}"
         )
     return logits

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from collab_jax.losses.checks import cast
 
@@ -46,7 +46,7 @@ def cosines(vectors: Array, center: Center, axis: int) -> Array:
 def _gram(vectors: Array, axis: int, centred: bool) -> Array:
     """Inner products of the vectors that run along `axis`, each less its own mean if `centred`."""
 
-    def products(first: Array, second: Array) -> Array:
+    def products(first: ArrayLike, second: Array) -> Array:
         axes = ((axis,), (axis,))
         return jnp.tensordot(first, second, axes, precision=lax.Precision.HIGHEST)
 
@@ -56,7 +56,7 @@ def _gram(vectors: Array, axis: int, centred: bool) -> Array:
         return products(vectors, vectors)
 
     @gram.defjvp
-    def gram_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    def gram_jvp(primals: tuple[Array], tangents: tuple[ArrayLike]) -> tuple[Array, Array]:
         # The matrix is symmetric: one product gives its tangent and, transposed, its gradient.
         # A tangent's own mean is orthogonal to centred vectors and need not be taken off.
         (vectors,), (tangent,) = primals, tangents

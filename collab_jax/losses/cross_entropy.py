@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Integer, ScalarLike
+from jaxtyping import Array, ArrayLike, Float, Integer, ScalarLike
 
 from collab_jax.losses.checks import as_float, as_probabilities, as_scalar, as_temperature, cast
 
@@ -10,8 +10,8 @@ __all__ = ["distillation_loss", "hard_loss", "soft_loss", "soften", "weigh"]
 
 
 def hard_loss(
-    logits: Float[Array, "*batch classes"],
-    y: Integer[Array, "*batch"] | Float[Array, "*batch classes"],
+    logits: Float[ArrayLike, "*batch classes"],
+    y: Integer[ArrayLike, "*batch"] | Float[ArrayLike, "*batch classes"],
     *,
     temperature: ScalarLike = 1.0,
 ) -> Float[Array, "*batch"]:
@@ -45,8 +45,8 @@ def hard_loss(
 
 
 def soft_loss(
-    logits: Float[Array, "*batch classes"],
-    targets: Float[Array, "*batch classes"],
+    logits: Float[ArrayLike, "*batch classes"],
+    targets: Float[ArrayLike, "*batch classes"],
     *,
     temperature: ScalarLike = 1.0,
 ) -> Float[Array, "*batch"]:
@@ -133,7 +133,7 @@ def _sum_of_weights(weights: Array) -> Array:
     return jnp.where(total == 0, 1, total)  # no class at all is possible
 
 
-def _as_logits(logits: Array) -> Array:
+def _as_logits(logits: ArrayLike) -> Array:
     logits = as_float(logits)
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(

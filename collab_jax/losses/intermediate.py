@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Integer, ScalarLike
+from jaxtyping import Array, ArrayLike, Float, Integer, ScalarLike
 
 from collab_jax.losses.checks import as_float, as_probabilities, cast
 from collab_jax.losses.cross_entropy import distillation_loss, hard_loss, soften, weigh
@@ -13,16 +13,17 @@ __all__ = ["intermediate_loss"]
 
 
 def intermediate_loss(
-    local_logits: Float[Array, "layers batch classes"] | Sequence[Float[Array, "batch classes"]],
-    y: Integer[Array, "batch"] | Float[Array, "batch classes"],
+    local_logits: Float[ArrayLike, "layers batch *tokens classes"]
+    | Sequence[Float[ArrayLike, "batch *tokens classes"]],
+    y: Integer[ArrayLike, "batch *tokens"] | Float[ArrayLike, "batch *tokens classes"],
     *,
     temperature: ScalarLike = 2.0,
     alpha: ScalarLike = 0.05,
     beta: ScalarLike = 0.05,
-    output_logits: Float[Array, "batch classes"] | None = None,
+    output_logits: Float[ArrayLike, "batch *tokens classes"] | None = None,
     scale_by_t2: bool = False,
     stop_gradient: bool = True,
-) -> Float[Array, "layers batch"]:
+) -> Float[Array, "layers batch *tokens"]:
     r"""L_mid: each layer's local prediction learns from the labels and from all deeper layers.
 
     $$L_{mid}^{(i)} = \alpha J_{hard}(y, z^{(i)}; T) + \beta J_{soft}(q^{(i)}, z^{(i)}; T), \qquad
@@ -33,18 +34,19 @@ def intermediate_loss(
     have temperature T, as in Eq. 5 and 6.
 
     Args:
-      local_logits: (layers, batch, classes) or a sequence of (batch, classes), in depth order.
-      y: integer labels (batch) or probabilities (batch, classes).
+      local_logits: (layers, batch, ..., classes) or a sequence of (batch, ..., classes), in depth
+        order; further axes, such as tokens, stand before the classes.
+      y: integer labels (batch, ...) or probabilities (batch, ..., classes).
       temperature: T of both parts.
       alpha: weight of the hard part.
       beta: weight of the soft part.
-      output_logits: (batch, classes), the network's own prediction as one more, highest, view:
+      output_logits: (batch, ..., classes), the network's own prediction as one more, highest, view:
         it enters every layer's target and gives the last layer its soft part.
       scale_by_t2: multiplies the soft part by T squared, as distillation does; the paper does not.
       stop_gradient: False lets gradients flow through the targets q.
 
     Returns:
-      The loss of each layer and example, (layers, batch); the paper's total sums over layers.
+      The loss of each layer and example, (layers, batch, ...); the paper's total sums over layers.
 
     Raises:
       ValueError: if there is no layer, if layers, `output_logits` and `y` do not match in shape, or
@@ -77,7 +79,8 @@ def intermediate_loss(
     targeted = len(views) - 1
     if targeted == 0:
         return loss
-    deeper = jnp.flip(1 + lax.iota(layers.dtype, targeted))[:, None, None]
+    deeper = jnp.flip(1 + lax.iota(layers.dtype, targeted))
+    deeper = deeper.reshape(-1, *[1] * (views.ndim - 1))
     mean = lax.cumsum(views[1:], axis=0, reverse=True) / deeper
     targets = soften(mean, temperature, stop_gradient)
     soft = distillation_loss(layers[:targeted], targets, temperature, scale_by_t2)
@@ -86,7 +89,7 @@ def intermediate_loss(
     return loss + weigh(beta, "beta", soft)
 
 
-def _as_layers(local_logits: Array | Sequence[Array]) -> Array:
+def _as_layers(local_logits: ArrayLike | Sequence[ArrayLike]) -> Array:
     if isinstance(local_logits, Sequence):
         if not local_logits:
             raise ValueError("local_logits must hold at least one layer, got an empty sequence")
@@ -98,9 +101,9 @@ def _as_layers(local_logits: Array | Sequence[Array]) -> Array:
                 )
         local_logits = jnp.stack(local_logits)
     layers = as_float(local_logits)
-    if layers.ndim != 3 or len(layers) == 0 or layers.shape[-1] == 0:
+    if layers.ndim < 3 or len(layers) == 0 or layers.shape[-1] == 0:
         raise ValueError(
-            "local_logits must have shape (layers, batch, classes), or be a sequence of "
-            f"(batch, classes), with at least one layer and one class, got {layers.shape}"
+            "local_logits must have shape (layers, batch, ..., classes), or be a sequence of "
+            f"(batch, ..., classes), with at least one layer and one class, got {layers.shape}"
         )
     return layers

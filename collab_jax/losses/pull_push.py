@@ -4,38 +4,43 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, ArrayLike, Float, Integer, Real, ScalarLike
 
 from collab_jax.losses.checks import cast, one_hot
 from collab_jax.losses.cosines import Center, frobenius_norm
-from collab_jax.losses.similarity import Representation, similarities
+from collab_jax.losses.similarity import Examples, Representation, similarities
 
 __all__ = ["pull_push_loss"]
 
 
 def pull_push_loss(
-    features: Sequence[Float[Array, "batch _ _ _"] | Float[Array, "batch _"]],
-    inputs: Float[Array, "batch height width channels"] | Float[Array, "batch features"],
-    y: Integer[Array, "batch"] | Float[Array, "batch classes"],
+    features: Sequence[Examples],
+    inputs: Examples,
+    y: Integer[ArrayLike, "batch"] | Float[ArrayLike, "batch classes"],
     *,
-    pull: Float[Array, "layers"] | Sequence[float],
-    push: Float[Array, "layers"] | Sequence[float],
+    pull: Real[ArrayLike, "layers"] | Sequence[ScalarLike],
+    push: Real[ArrayLike, "layers"] | Sequence[ScalarLike],
     num_classes: int | None = None,
     representation: Representation = "auto",
     input_representation: Representation | None = None,
     center: Center = "features",
+    per_example: bool = False,
 ) -> Float[Array, "layers"]:
     r"""L_pull-push: pulls features' similarities to the labels' and pushes them off the inputs'.
 
     $$L_{pull-push}^{(i)} = a_i \|S(g_i(h_i)) - S(y)\|_F - b_i \|S(g_i(h_i)) - S(x)\|_F$$
 
-    The norms are not squared. No gradient is stopped: inputs and probabilities that depend on
-    parameters move them.
+    The norms are not squared. As printed they run over B x B entries, so that the loss and its
+    gradient grow in proportion to the batch's size B: twice the examples pull twice as hard
+    beside a cross-entropy that is a mean. With `per_example` a weight carries over to another
+    batch size. No gradient is stopped: inputs and probabilities that depend on parameters move
+    them.
 
     Args:
       features: for each layer g_i(h_i), the features after that layer's projection, as maps
-        (batch, h, w, c) or vectors (batch, d); sizes may differ between layers.
-      inputs: x, the images (batch, height, width, channels), or vectors (batch, d).
+        (batch, h, w, c), sequences (batch, l, c) or vectors (batch, d); sizes may differ between
+        layers.
+      inputs: x, the images (batch, height, width, channels), or else sequences or vectors.
       y: probabilities (batch, classes), or integer labels (batch) with `num_classes`.
       pull: a, one weight a layer; the paper's rise linearly with depth, from 0 to 1.
       push: b, one weight a layer; the paper's fall linearly with depth, from 1 to 0.
@@ -44,6 +49,8 @@ def pull_push_loss(
       input_representation: of the inputs; None for that of the features. Nøkland and Eidnes
         flatten images of up to three channels: "flatten".
       center: as in `similarity_matrix`.
+      per_example: divides both norms by the batch's size B, so that each is the root mean square
+        of its B x B entries.
 
     Returns:
       The loss of each layer, (layers).
@@ -84,13 +91,15 @@ def pull_push_loss(
     ]
     label_distance = jnp.stack([frobenius_norm(s - cast(to_label, s.dtype)) for s in own])
     input_distance = jnp.stack([frobenius_norm(s - cast(to_input, s.dtype)) for s in own])
+    if per_example:
+        label_distance, input_distance = label_distance / batch[0], input_distance / batch[0]
     pull = _as_layer_weights(pull, "pull", layers, label_distance.dtype)
     push = _as_layer_weights(push, "push", layers, input_distance.dtype)
     return pull * label_distance - push * input_distance
 
 
 def _as_label_vectors(
-    y: Array, num_classes: int | None, batch: tuple[int, ...], result_dtype: DTypeLike
+    y: ArrayLike, num_classes: int | None, batch: tuple[int, ...], result_dtype: DTypeLike
 ) -> Array:
     dtype, shape = jnp.result_type(y), jnp.shape(y)
     if jnp.issubdtype(dtype, jnp.integer) and shape == batch:
@@ -114,7 +123,7 @@ def _as_label_vectors(
 
 
 def _as_layer_weights(
-    weights: Array | Sequence[float], name: str, layers: int, dtype: DTypeLike
+    weights: ArrayLike | Sequence[ScalarLike], name: str, layers: int, dtype: DTypeLike
 ) -> Array:
     shape = (len(weights),) if isinstance(weights, Sequence) else jnp.shape(weights)
     if shape != (layers,):

@@ -4,18 +4,21 @@ from typing import Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from collab_jax.losses.checks import as_float
 from collab_jax.losses.cosines import Center, cosines
 
-__all__ = ["Representation", "similarities", "similarity_matrix"]
+__all__ = ["Examples", "Representation", "similarities", "similarity_matrix"]
 
 Representation: TypeAlias = Literal["auto", "std", "flatten"]
+Examples: TypeAlias = (
+    Float[ArrayLike, "batch _ _ _"] | Float[ArrayLike, "batch _ _"] | Float[ArrayLike, "batch _"]
+)
 
 
 def similarity_matrix(
-    x: Float[Array, "batch height width channels"] | Float[Array, "batch features"],
+    x: Examples,
     *,
     representation: Representation = "auto",
     center: Center = "features",
@@ -24,11 +27,13 @@ def similarity_matrix(
 
     $$s_{ij} = \frac{\tilde z_i^\top \tilde z_j}{\|\tilde z_i\|_2 \|\tilde z_j\|_2}$$
 
-    A map is first reduced to the (population) standard deviation of each channel over its pixels.
-    A vector that is constant before centring has no direction: its row and column are zero.
+    A map is first reduced to the (population) standard deviation of each channel over its pixels;
+    a sequence is a map of one row. A vector that is constant before centring has no direction: its
+    row and column are zero.
 
     Args:
-      x: maps (batch, height, width, channels) or vectors (batch, features).
+      x: maps (batch, height, width, channels), sequences (batch, length, channels) or vectors
+        (batch, features).
       representation: of a map. "std" takes the deviation of each channel, "flatten" all values,
         "auto" the deviation where there are several channels and several pixels, and otherwise all
         values: after the deviation one grey channel or a single pixel has nothing to compare.
@@ -39,7 +44,8 @@ def similarity_matrix(
       Similarities within [-1, 1] up to rounding, (batch, batch).
 
     Raises:
-      ValueError: if `x` is neither maps nor vectors, has an empty axis, or an option is unknown.
+      ValueError: if `x` is neither maps, sequences nor vectors, has an empty axis, or an option is
+        unknown.
 
     Example:
       >>> import jax.numpy as jnp
@@ -58,7 +64,7 @@ def similarity_matrix(
     return similarities(x, "x", representation, center)
 
 
-def similarities(x: Array, name: str, representation: Representation, center: Center) -> Array:
+def similarities(x: ArrayLike, name: str, representation: Representation, center: Center) -> Array:
     if representation not in get_args(Representation):
         raise ValueError(
             f"representation must be one of {get_args(Representation)}, got {representation!r}"
@@ -66,11 +72,13 @@ def similarities(x: Array, name: str, representation: Representation, center: Ce
     if center not in get_args(Center):
         raise ValueError(f"center must be one of {get_args(Center)}, got {center!r}")
     x = as_float(x)
-    if x.ndim not in (2, 4) or x.size == 0:
+    if x.ndim not in (2, 3, 4) or x.size == 0:
         raise ValueError(
-            f"{name} must be non-empty maps (batch, height, width, channels) or vectors "
-            f"(batch, features), got shape {x.shape}"
+            f"{name} must be non-empty maps (batch, height, width, channels), sequences (batch, "
+            f"length, channels) or vectors (batch, features), got shape {x.shape}"
         )
+    if x.ndim == 3:
+        x = x[:, None]
     if x.ndim == 4:
         _, height, width, channels = x.shape
         several = channels > 1 and height * width > 1
@@ -100,7 +108,7 @@ def _spatial_deviation(maps: Array, relative: bool) -> Array:
         return excess / jnp.where(typical == 0, 1, own + typical)
 
     @deviation.defjvp
-    def deviation_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    def deviation_jvp(primals: tuple[Array], tangents: tuple[ArrayLike]) -> tuple[Array, Array]:
         (maps,), (tangent,) = primals, tangents
         size = _spatial_deviation(maps, relative=False)
         slope = jnp.mean(_centred_pixels(maps) * tangent, axis=(1, 2))
