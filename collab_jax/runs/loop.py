@@ -325,7 +325,7 @@ class Run:
                     )
             update_results(self.record["results"], evaluations, epoch, config.top5)
             chosen = evaluations.get("validation", evaluations["test"]).headline(config.top5)
-            improved = self.record["best"] is None or chosen < self.record["best"]["error"]
+            improved = self.record["best"] is None or chosen <= self.record["best"]["error"]
             if improved:
                 self.record["best"] = {"step": step, "epoch": epoch, "error": chosen}
         with self._writing("metrics"):

@@ -31,7 +31,8 @@ def update_results(
 
     `last_test_error` is the newest, `best_test_error` the lowest over epochs (the paper's
     protocol, which looks at the test split), `val_selected_test_error` the one at the epoch with
-    the lowest validation error; those with `_top5` are top-5 errors. All in %.
+    the lowest validation error, the latest of several; those with `_top5` are top-5 errors. All
+    in %.
 
     Args:
       results: changed in place.
@@ -45,7 +46,7 @@ def update_results(
     if validation is not None:
         error = validation.headline(top5)
         lowest = results["best_validation_error"]
-        selected = lowest is None or error < lowest
+        selected = lowest is None or error <= lowest
         if selected:
             results["best_validation_error"] = error
     for suffix, error in (("", test.top1_error), ("_top5", test.top5_error)):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ import collab_jax
 from collab_jax.errors import RunError, UserError
 from collab_jax.runs import evaluate, loop
 from collab_jax.runs.checkpoint import Checkpointer
+from collab_jax.runs.result import new_results, update_results
 from collab_jax.runs.signals import Interrupted
 from collab_jax.training.batches import Feed
 
@@ -68,8 +70,22 @@ def test_a_run_directory_holds_what_it_should(straight):
     validation = [line["top1_error"] for line in lines if line["split"] == "validation"]
     assert result["last_test_error"] == test[-1]
     assert result["best_test_error"] == min(test)
-    assert result["val_selected_test_error"] == test[int(np.argmin(validation))]
+    latest = len(validation) - 1 - int(np.argmin(validation[::-1]))
+    assert result["val_selected_test_error"] == test[latest]
     assert result["selected_by"] == "validation"
+
+
+def test_of_epochs_with_one_error_the_latest_is_the_best(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate.Evaluation, "headline", lambda self, top5: 50.0)
+    result = loop.run(tiny_config(), tmp_path / "run")
+    assert result["best_checkpoint"] == {"step": 10, "epoch": 2, "error": 50.0}
+    results = new_results(has_validation=True)
+    for epoch, error in enumerate((30.0, 20.0, 10.0, 15.0), start=1):
+        test = evaluate.Evaluation(1.0, error, 0.0)
+        chosen_by = (9.0, 5.0, 5.0, 6.0)[epoch - 1]
+        validation = SimpleNamespace(headline=lambda top5, error=chosen_by: error)
+        update_results(results, {"test": test, "validation": validation}, epoch, top5=False)
+    assert (results["best_validation_error"], results["val_selected_test_error"]) == (5.0, 10.0)
 
 
 def test_a_crash_and_a_restart_end_like_a_straight_run(straight, tmp_path, monkeypatch):
