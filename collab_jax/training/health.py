@@ -14,7 +14,7 @@ from collab_jax import data
 from collab_jax.data import DataInfo
 from collab_jax.training.placement import Placement
 
-__all__ = ["FIGURES", "Health", "guessing_error", "not_learning"]
+__all__ = ["FIGURES", "Health", "guessing_error", "logit_scale", "not_learning"]
 
 FIGURES = ("logit_scale", "dead_units_fc1", "dead_units_fc2")
 
