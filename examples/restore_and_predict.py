@@ -16,6 +16,7 @@ import collab_jax
 from collab_jax import data
 from collab_jax.config import override, recipes
 from collab_jax.runs import loop
+from collab_jax.runs.directory import read_config
 from collab_jax.training import build
 
 
@@ -40,7 +41,7 @@ def main(directory):
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     print(f"{parameters:,} parameters")
 
-    config = directory.read_config(Path(directory))
+    config = read_config(Path(directory))
     dataset = build.load_data(config)
     images, labels = dataset.test.images, np.asarray(dataset.test.labels)
     # The network expects what it was trained on: pixels less their mean, by their deviation.

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from public import public_modules
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
@@ -49,13 +50,6 @@ def site(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pages(site):
     return {path: Page(path) for path in site.rglob("*.html")}
-
-
-def public_modules():
-    package = ROOT / "collab_jax"
-    paths = [*package.glob("[!_]*.py"), *package.glob("*/__init__.py")]
-    names = {path.parent.name if path.stem == "__init__" else path.stem for path in paths}
-    return ["collab_jax", *(f"collab_jax.{name}" for name in sorted(names))]
 
 
 def test_every_public_name_has_a_section(pages):

@@ -4,12 +4,10 @@ import ast
 import importlib
 import subprocess
 import sys
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
-
-PACKAGE = Path(__file__).resolve().parent.parent / "collab_jax"
+from public import PACKAGE, public_modules
 
 # What the modules that other people's code uses may import from outside the standard library.
 OUTSIDE = {
@@ -20,7 +18,6 @@ OUTSIDE = {
     "nnx": {"jax", "flax"},
     "models": {"jax", "jaxtyping", "flax", "numpy"},
 }
-FACELESS = {"runs", "training"}
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
@@ -73,18 +70,6 @@ def test_losses_load_jax_alone():
 def test_the_package_itself_is_light():
     assert not loaded_by("import collab_jax") & (HEAVY | {"jax", "numpy"})
     assert "flax" in loaded_by("from collab_jax import load")
-
-
-def public_modules():
-    """The rooms of the ground plan, and the modules of those that have no face of their own."""
-    files = [path.relative_to(PACKAGE).with_suffix("") for path in SOURCES]
-    rooms = {file.parts[0] for file in files if not file.parts[0].startswith("_")}
-    inside = {
-        ".".join(file.parts)
-        for file in files
-        if file.parts[0] in ("config", "runs", "training") and file.name != "__init__"
-    }
-    return ["collab_jax", *sorted(f"collab_jax.{name}" for name in (rooms | inside) - FACELESS)]
 
 
 @pytest.mark.parametrize("name", public_modules())

@@ -144,7 +144,7 @@ def measure_step(root: Path, batch_size: int) -> dict[str, Any]:
 
     from collab_jax.data import DataInfo
     from collab_jax.training import build
-    from collab_jax.training.state import create_train_state
+    from collab_jax.training.state import Batch, create_train_state
     from collab_jax.training.step import train_step
 
     config = _config(batch_size)
@@ -152,7 +152,7 @@ def measure_step(root: Path, batch_size: int) -> dict[str, Any]:
     parts = build.create_experiment(config, info, 1000)
     state = create_train_state(parts.model, parts.objective, parts.optimizer, info.image_shape, 0)
     generator = np.random.default_rng(0)
-    batch = state.Batch(
+    batch = Batch(
         images=generator.integers(0, 256, (batch_size, *SHAPE), np.uint8),
         labels=generator.integers(0, CLASSES, batch_size, np.int32),
         indices=np.arange(batch_size, dtype=np.int32),

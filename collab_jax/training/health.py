@@ -17,6 +17,7 @@ from collab_jax.training.placement import Placement
 __all__ = ["FIGURES", "Health", "guessing_error", "logit_scale", "not_learning"]
 
 FIGURES = ("logit_scale", "dead_units_fc1", "dead_units_fc2")
+"""Names of what is measured, as metrics.jsonl has them."""
 
 _IMAGES = 64
 _STEPS = 200  # Shorter epochs than this say too little.

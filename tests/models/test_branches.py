@@ -13,7 +13,7 @@ from collab_jax.data import DataInfo
 from collab_jax.models.branches import BranchedNetwork
 from collab_jax.models.vgg import VGGStage
 from collab_jax.training import build
-from collab_jax.training.state import create_train_state
+from collab_jax.training.state import Batch, create_train_state
 from collab_jax.training.step import train_step
 
 
@@ -160,7 +160,7 @@ def test_a_step_moves_every_copy_and_leaves_inference_its_own_tree(method):
     )
     jax.tree.map(np.testing.assert_array_equal, baseline.params, state.params)
     rng = np.random.default_rng(0)
-    batch = state.Batch(
+    batch = Batch(
         images=rng.integers(0, 256, (16, 8, 8, 1), np.uint8),
         labels=rng.integers(0, 10, 16).astype(np.int32),
         indices=np.arange(16, dtype=np.int32),

@@ -171,7 +171,7 @@ def test_strided_and_1x1_convolutions_take_any_batch_in_bfloat16(run_dir, tmp_pa
 def test_an_export_is_replaced_whole_or_left_as_it_is(run_dir, exported, monkeypatch):
     before = {path.name: path.read_bytes() for path in exported.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(export.exported, "load", lambda _: lambda images: np.ones((4, 10)))
+        patch.setattr(export.load_model, "load", lambda _: lambda images: np.ones((4, 10)))
         with pytest.raises(RunError, match="differ from the network's"):
             export.run(run_dir, checkpoint="last")
     assert {path.name: path.read_bytes() for path in exported.iterdir()} == before

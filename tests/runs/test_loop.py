@@ -24,6 +24,7 @@ from collab_jax.runs.checkpoint import Checkpointer
 from collab_jax.runs.result import new_results, update_results
 from collab_jax.runs.signals import Interrupted
 from collab_jax.training.batches import Feed
+from collab_jax.training.evaluation import Evaluation
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +77,12 @@ def test_a_run_directory_holds_what_it_should(straight):
 
 
 def test_of_epochs_with_one_error_the_latest_is_the_best(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate.Evaluation, "headline", lambda self, top5: 50.0)
+    monkeypatch.setattr(Evaluation, "headline", lambda self, top5: 50.0)
     result = loop.run(tiny_config(), tmp_path / "run")
     assert result["best_checkpoint"] == {"step": 10, "epoch": 2, "error": 50.0}
     results = new_results(has_validation=True)
     for epoch, error in enumerate((30.0, 20.0, 10.0, 15.0), start=1):
-        test = evaluate.Evaluation(1.0, error, 0.0)
+        test = Evaluation(1.0, error, 0.0)
         chosen_by = (9.0, 5.0, 5.0, 6.0)[epoch - 1]
         validation = SimpleNamespace(headline=lambda top5, error=chosen_by: error)
         update_results(results, {"test": test, "validation": validation}, epoch, top5=False)

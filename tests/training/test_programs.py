@@ -9,7 +9,7 @@ from tiny import ALL_TERMS, tiny_config
 from collab_jax.data import DataInfo
 from collab_jax.training import build
 from collab_jax.training.evaluation import eval_step
-from collab_jax.training.state import create_train_state
+from collab_jax.training.state import Batch, create_train_state
 from collab_jax.training.step import train_step
 
 INFO = DataInfo(10, tuple("abcdefghij"), (8, 8, 1), (0.5,), (0.2,))
@@ -55,7 +55,7 @@ def test_steps_after_the_first_compile_nothing():
     for number in range(5):  # Over two epochs' ends and the decay of the learning rate.
         images = rng.integers(0, 256, (64, 8, 8, 1), np.uint8)
         labels = rng.integers(0, 10, 64).astype(np.int32)
-        batch = state.Batch(images, labels, np.arange(64, dtype=np.int32) + number)
+        batch = Batch(images, labels, np.arange(64, dtype=np.int32) + number)
         state, _ = compiled(state, batch)
     assert len(traced) == 1
     assert compiled._cache_size() == 1
