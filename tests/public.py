@@ -1,4 +1,4 @@
-"""The modules whose names are public: each room of the package, or what is in one without a face."""
+"""The modules whose names are public: the rooms of the package, or the modules of faceless ones."""
 
 from pathlib import Path
 
