@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
-from ml_collections import ConfigDict
 
 from collab_jax import linen, losses
+from collab_jax.config import Config, schema
 from collab_jax.config import terms as terms_of
 from collab_jax.models import (
     LocalHeads,
@@ -216,7 +216,7 @@ class Objective:
         return total, values
 
 
-def create_objective(config: ConfigDict, num_classes: int, steps_per_epoch: int) -> Objective:
+def create_objective(config: Config, num_classes: int, steps_per_epoch: int) -> Objective:
     """Builds the table of terms of a config's method.
 
     Args:
@@ -230,7 +230,7 @@ def create_objective(config: ConfigDict, num_classes: int, steps_per_epoch: int)
     enabled = terms_of(config.method)
     dtype = jnp.dtype(config.model.dtype)
 
-    def weight(settings: ConfigDict) -> float | optax.Schedule:
+    def weight(settings: schema.Mid | schema.PullPush | schema.Kernel) -> float | optax.Schedule:
         ramp_steps = round(settings.ramp_epochs * steps_per_epoch)
         if ramp_steps == 0:
             return settings.weight
@@ -266,7 +266,7 @@ def create_objective(config: ConfigDict, num_classes: int, steps_per_epoch: int)
     return Objective(tuple(table), masks_per_layer, branch)
 
 
-def _branching(config: ConfigDict) -> Callable[[Any], nn.Module]:
+def _branching(config: Config) -> Callable[[Any], nn.Module]:
     settings = config.multi_head
 
     def branch(network: Network) -> nn.Module:
@@ -286,7 +286,7 @@ def _cross_entropy(outputs: Outputs) -> Array:
     return jax.vmap(lambda logits: losses.hard_loss(logits, outputs.labels))(outputs.logits).mean()
 
 
-def _out(outputs: Outputs, settings: ConfigDict) -> Array:
+def _out(outputs: Outputs, settings: schema.Out) -> Array:
     """Eq. 4, averaged over the batch."""
     return losses.collaborative_loss(
         outputs.logits,
@@ -298,7 +298,7 @@ def _out(outputs: Outputs, settings: ConfigDict) -> Array:
     ).mean()
 
 
-def _mid(outputs: Outputs, heads: LocalHeads, settings: ConfigDict) -> Array:
+def _mid(outputs: Outputs, heads: LocalHeads, settings: schema.Mid) -> Array:
     """Eq. 7, summed over layers and averaged over the batch."""
     with jax.named_scope("heads"):
         local_logits: Any = heads.apply({"params": outputs.heads["mid"]}, outputs.features)
@@ -318,9 +318,9 @@ def _mid(outputs: Outputs, heads: LocalHeads, settings: ConfigDict) -> Array:
 
 
 def _pull_push(
-    outputs: Outputs, projections: Projections, settings: ConfigDict, num_classes: int
+    outputs: Outputs, projections: Projections, settings: schema.PullPush, num_classes: int
 ) -> Array:
-    """Eq. 9, summed over layers."""
+    """Eq. 9 per example, summed over layers."""
     with jax.named_scope("heads"):
         projected: Any = projections.apply({"params": outputs.heads["pull_push"]}, outputs.features)
     layers = len(outputs.features)
@@ -336,6 +336,7 @@ def _pull_push(
             None if settings.input_representation == "same" else settings.input_representation
         ),
         center=settings.center,
+        per_example=True,
     ).sum()
 
 

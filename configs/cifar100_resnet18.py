@@ -24,21 +24,9 @@ The second command is baseline 2x, twice the filters.
 
 from ml_collections import ConfigDict
 
-from collab_jax import config as config_lib
+from collab_jax.config import paper
 
 
 def get_config(method: str = "baseline") -> ConfigDict:
     """The recipe with a method such as baseline or out+mid."""
-    return config_lib.recipe(
-        method,
-        {
-            "epochs": 200,
-            "batch_size": 128,
-            "learning_rate": 0.1,
-            "decay_epochs": (60, 120, 160),
-            "decay_factor": 0.2,
-            "weight_decay": 0.0005,
-            "data.name": "cifar100",
-            "model.name": "resnet18",
-        },
-    )
+    return paper.recipe(method, "cifar100", "resnet18")

@@ -26,7 +26,7 @@ def get_config(method: str = "baseline") -> ConfigDict:
             "epochs": 30,
             "batch_size": 128,
             "learning_rate": 0.05,
-            "decay_epochs": (15, 24),
+            "decay_epochs": (0.5, 0.8),
             "data.name": "digits",
             "data.flip": False,
             "model.name": "vgg16",

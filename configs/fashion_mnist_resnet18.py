@@ -14,8 +14,8 @@ The learning rate decays after 30, 60 and 80% of the epochs, as for CIFAR.
 
 A narrow variant for a CPU:
     python launch.py --config configs/fashion_mnist_resnet18.py \
-        --config.epochs=3 --config.decay_epochs=1,2 \
-        --config.model.width=0.25 --config.model.classifier_width=128 --config.mid.head_width=32
+        --config.epochs=3 --config.model.width=0.25 --config.model.classifier_width=128 \
+        --config.mid.head_width=32
 """
 
 from ml_collections import ConfigDict
@@ -26,13 +26,5 @@ from collab_jax import config as config_lib
 def get_config(method: str = "baseline") -> ConfigDict:
     """The recipe with a method such as baseline or out+mid."""
     return config_lib.recipe(
-        method,
-        {
-            "epochs": 30,
-            "batch_size": 128,
-            "learning_rate": 0.1,
-            "decay_epochs": (9, 18, 24),
-            "data.name": "fashion_mnist",
-            "model.name": "resnet18",
-        },
+        method, {"epochs": 30, "data.name": "fashion_mnist", "model.name": "resnet18"}
     )

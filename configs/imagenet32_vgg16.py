@@ -25,22 +25,9 @@ The second command is baseline 2x, twice the filters.
 
 from ml_collections import ConfigDict
 
-from collab_jax import config as config_lib
+from collab_jax.config import paper
 
 
 def get_config(method: str = "baseline") -> ConfigDict:
     """The recipe with a method such as baseline or out+mid."""
-    return config_lib.recipe(
-        method,
-        {
-            "epochs": 40,
-            "batch_size": 256,
-            "learning_rate": 0.1,
-            "decay_epochs": (12, 24, 36),
-            "decay_factor": 0.2,
-            "weight_decay": 0.0005,
-            "data.name": "imagenet_resized/32x32",
-            "model.name": "vgg16",
-            "top5": True,
-        },
-    )
+    return paper.recipe(method, "imagenet_resized/32x32", "vgg16")

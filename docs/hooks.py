@@ -37,7 +37,7 @@ def on_post_template(output_content: str, **_: Any) -> str:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fills in the programs and tables that pages ask for."""
-    from collab_jax.config import describe, recipes
+    from collab_jax.config import describe, list_shipped
 
     markdown = re.sub(
         r"<!-- file (\S+) -->",
@@ -47,7 +47,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     if "<!-- keys -->" in markdown:
         markdown = markdown.replace("<!-- keys -->", describe())
     if "<!-- recipes -->" in markdown:
-        rows = [f"| `{name}` | {header} |" for name, header in recipes.list_recipes().items()]
+        rows = [f"| `{name}` | {header} |" for name, header in list_shipped("recipe").items()]
         table = "\n".join(["| recipe | what it trains |", "|---|---|", *rows])
         markdown = markdown.replace("<!-- recipes -->", table)
     return markdown

@@ -21,8 +21,7 @@ from collab_jax.training import build
 
 
 def train_small(directory):
-    config = recipes.load("digits_vgg16", method="out")
-    for key, value in {
+    changes = {
         "epochs": "12",
         "eval_every": "6",
         "model.width": "0.125",
@@ -30,9 +29,8 @@ def train_small(directory):
         "model.dropout": "0.2",
         "log.progress": "false",
         "log.tensorboard": "false",
-    }.items():
-        override(config, key, value)
-    loop.run(config, directory)
+    }
+    loop.run(override(recipes.load("digits_vgg16", method="out"), changes), directory)
 
 
 def main(directory):

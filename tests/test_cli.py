@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 import types
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from collab_jax import cli, runs
 from collab_jax import config as config_lib
+from collab_jax._version import __version__
 from collab_jax.errors import RunError, UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -94,6 +97,10 @@ def test_a_value_may_hold_equals_signs_and_start_with_a_minus():
         (["--confg", "digits_vgg16"], ["'--confg'", "did you mean --config?"]),
         (["-config", "digits_vgg16"], ["'-config'", "did you mean --config?"]),
         (["--epochs=3"], ["'--epochs'", "did you mean --config.epochs?"]),
+        (["--lr=3"], ["'--lr'", "did you mean --config.learning_rate?"]),
+        (["--batch", "3"], ["'--batch'", "did you mean --config.batch_size?"]),
+        (["--config.lr=3"], ["config.lr", "did you mean learning_rate?"]),
+        (["--seeds=0,1"], ["unknown flag '--seeds'"]),
         (["--xyzzy=3"], ["'--xyzzy'", "--help"]),
         (["--config.epcohs=3"], ["config.epcohs", "did you mean epochs?"]),
         (["--config.model.widht", "2"], ["config.model.widht", "did you mean model.width"]),
@@ -225,8 +232,10 @@ def test_help_lists_every_recipe_with_its_header(capsys):
     for path in files:
         header = path.read_text().split('"""')[1].splitlines()[0]
         assert any(path.stem in line and header in line for line in text.splitlines())
-    for flag in (*cli._VALUE_FLAGS, *cli._SWITCHES):
-        assert flag in text
+    assert all(len(line) <= 80 for line in text.partition("recipes:")[0].splitlines())
+    flags = "config workdir mode checkpoint coordinator num_processes process_id profile resume"
+    for flag in (*flags.split(), "no-resume", "keys", "version", "help"):
+        assert f" --{flag} " in text
 
 
 def test_usage_without_arguments_or_config_exits_with_2(capsys):
@@ -238,9 +247,28 @@ def test_usage_without_arguments_or_config_exits_with_2(capsys):
     assert captured.err.splitlines()[-1] == "error: --config FILE[:METHOD] is missing"
 
 
-def test_keys_are_listed(capsys):
+def test_keys_are_listed_in_80_columns(capsys):
     assert cli.main(["--keys"]) == 0
-    assert capsys.readouterr().out == config_lib.describe()
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    found = [line.partition("=")[0] for line in lines if not line.startswith(" ")]
+    assert found == list(config_lib.SCHEMA)
+
+
+def test_keys_are_found_by_a_word(capsys):
+    assert cli.main(["--keys", "Noise"]) == 0
+    assert capsys.readouterr().out.startswith("data.label_noise=0\n    probability that")
+    assert cli.main(["--keys", "lr"]) == 0
+    assert capsys.readouterr().out.startswith("learning_rate=0.1\n")
+    assert cli.main(["--keys", "epcohs"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --keys 'epcohs': no key holds it; did you mean epochs?\n"
+    )
+
+
+def test_the_version_is_told(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"collab_jax {__version__}\n"
 
 
 @pytest.mark.parametrize(
@@ -281,7 +309,7 @@ def test_fuzzed_command_lines_are_read_or_refused_in_one_line(arguments):
     except UserError as error:
         assert str(error).isprintable()
     else:
-        config_lib.validate(command.config)
+        assert isinstance(command.config, config_lib.Config)
         assert any(argument.startswith("--config") for argument in arguments)
 
 
@@ -331,20 +359,43 @@ def test_an_installed_package_carries_the_recipes(tmp_path):
     assert done.stderr.startswith("error: config.model.dropout = 0")
 
 
-def test_what_threads_print_after_a_write_that_failed_is_left_out(monkeypatch, capsys):
-    told = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_value))
-    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append(error))
-    late = RuntimeError("Event loop is closed")
-    other = RuntimeError("another")
+@pytest.mark.parametrize("error", [None, RunError("the disk is full"), ZeroDivisionError()])
+def test_the_hooks_of_the_interpreter_are_as_they_were(calls, monkeypatch, error):
+    def execute(command):
+        if error is not None:
+            raise error
 
-    def fail(command):
-        raise RunError("the disk is full")
+    monkeypatch.setattr(cli, "execute", execute)
+    monkeypatch.setattr(cli.atexit, "register", lambda function: None)
+    before = sys.excepthook, sys.unraisablehook, warnings.showwarning, warnings.formatwarning
+    with suppress(ZeroDivisionError):
+        cli.main(["--config=digits_vgg16"])
+    after = sys.excepthook, sys.unraisablehook, warnings.showwarning, warnings.formatwarning
+    assert after == before
 
-    monkeypatch.setattr(cli, "execute", fail)
-    assert cli.main(["--config=digits_vgg16"]) == 1
-    for error in (late, other):
-        sys.excepthook(RuntimeError, error, None)
-        sys.unraisablehook(types.SimpleNamespace(exc_value=error))
-    assert told == [other, other]
-    assert capsys.readouterr().err == "error: the disk is full\n"
+
+LATE = """
+import sys
+from collab_jax import cli
+from collab_jax.errors import RunError
+
+class Late:
+    def __init__(self, text): self.text = text
+    def __del__(self): raise RuntimeError(self.text)
+
+def fail(command):
+    Late("Event loop is closed")
+    Late("another, at once")
+    raise RunError("the disk is full")
+
+cli.execute = fail
+kept = Late("Event loop is closed"), Late("another, at the end")
+sys.exit(cli.main(["--config=digits_vgg16"]))
+"""
+
+
+def test_what_threads_print_after_a_write_that_failed_is_left_out():
+    done, _ = run_program("-c", LATE)
+    assert done.returncode == 1
+    assert "error: the disk is full" in done.stderr and "Event loop" not in done.stderr
+    assert "another, at once" in done.stderr and "another, at the end" in done.stderr

@@ -7,7 +7,7 @@ ALL_TERMS = "out+mid+pull_push+kernel"
 
 def tiny_config(method=ALL_TERMS, **overrides):
     """Two epochs of five steps, with all that a run can have turned on."""
-    return config_lib.recipe(
+    recipe = config_lib.recipe(
         method,
         {
             "name": "tiny",
@@ -28,3 +28,4 @@ def tiny_config(method=ALL_TERMS, **overrides):
             **{name.replace("__", "."): value for name, value in overrides.items()},
         },
     )
+    return config_lib.parse(recipe)

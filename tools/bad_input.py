@@ -1,5 +1,6 @@
 """Damaged checkpoints, fuzzed command lines and damaged data files, in this process."""
 
+import dataclasses
 import random
 import shutil
 import string
@@ -14,7 +15,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from disturbed import damage, random_file
-from ml_collections import ConfigDict
 from reliability_row import Row
 
 from collab_jax import cli, data
@@ -166,7 +166,7 @@ def _command_line(rng: random.Random) -> list[str]:
     return [recipe, *(f"--config.{name}={value}" for name, value in overrides.items())]
 
 
-def _traced_size(config: ConfigDict) -> int:
+def _traced_size(config: config_lib.Config) -> int:
     """Traces the train step without running it; the number of parameters."""
     dataset = load_data(config)
     height, width, channels = dataset.train.image_shape
@@ -202,8 +202,7 @@ def configs(folder: Path, run_every: int, count: int, seed: int) -> Row:
                 small = _traced_size(config) <= _LARGEST_TO_RUN
                 traced += 1
                 if small and traced % run_every == 0:
-                    config.steps = 2
-                    loop.run(config, run_dir)
+                    loop.run(dataclasses.replace(config, steps=2), run_dir)
                     ran += (run_dir / "result.json").exists()
                 accepted += 1
         except UserError as error:

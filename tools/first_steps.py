@@ -23,7 +23,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax  # noqa: E402
-from ml_collections import ConfigDict  # noqa: E402
 
 from collab_jax import config as config_lib  # noqa: E402
 from collab_jax.config import recipes  # noqa: E402
@@ -39,13 +38,10 @@ __all__ = ["Steps", "configured", "every", "measured", "read"]
 _NOTED_EVERY = 20
 
 
-def configured(recipe: str, changes: Mapping[str, Any]) -> ConfigDict:
+def configured(recipe: str, changes: Mapping[str, Any]) -> config_lib.Config:
     """A shipped recipe, as `NAME:METHOD`, with keys changed."""
     file, method = recipes.split_argument(recipe)
-    config = recipes.load(file, method)
-    config.update_from_flattened_dict(dict(changes))
-    config_lib.validate(config)
-    return config
+    return config_lib.replace(recipes.load(file, method), changes)
 
 
 class Steps:
@@ -58,7 +54,7 @@ class Steps:
       classes: m.
     """
 
-    def __init__(self, config: ConfigDict) -> None:
+    def __init__(self, config: config_lib.Config) -> None:
         dataset, self._placement = load_data(config), Placement()
         info = DataInfo.of(dataset)
         self.classes = info.num_classes

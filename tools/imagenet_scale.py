@@ -213,9 +213,8 @@ def measure_grain(root: Path, batch_size: int, batches: int, way: str) -> dict[s
 
 
 def _config(batch_size: int) -> Any:
-    return config_lib.recipe(
-        "baseline", {"data.name": NAME, "batch_size": batch_size, "data.resident": "never"}
-    )
+    changes = {"data.name": NAME, "batch_size": batch_size, "data.resident": "never"}
+    return config_lib.parse(config_lib.recipe("baseline", changes))
 
 
 def in_child(what: str, root: Path, *arguments: Any) -> dict[str, Any]:

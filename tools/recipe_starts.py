@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from first_steps import configured, measured
 
-from collab_jax.config import recipes
+from collab_jax.config import list_shipped
 
 ALL_TERMS = "out+mid+pull_push+kernel"
 SHAPES = {
@@ -138,7 +138,7 @@ def main() -> int:
     cells = [
         (f"{recipe}:{method}", 1)
         for method in ("baseline", ALL_TERMS)
-        for recipe in recipes.list_recipes()
+        for recipe in list_shipped("recipe")
     ]
     out, lines = args.out.with_suffix(".jsonl"), []
     with tempfile.TemporaryDirectory() as folder:

@@ -141,7 +141,8 @@ def run_ours(
         tuple(data.mean.tolist()),
         tuple(data.std.tolist()),
     )
-    made = create_experiment(config_lib.recipe("baseline", changes), info, steps)
+    config = config_lib.parse(config_lib.recipe("baseline", changes))
+    made = create_experiment(config, info, steps)
     state = create_train_state(made.model, made.objective, made.optimizer, (32, 32, 3), seed)
     if weights is not None:
         state = dataclasses.replace(

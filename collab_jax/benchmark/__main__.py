@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from collab_jax.benchmark.gpus import GPUS
-from collab_jax.config import parse_method
+from collab_jax.config import MODEL_STAGES, parse_method
 from collab_jax.errors import RunError, UserError
 
-_MODELS = ("vgg16", "resnet18", "resnet32", "resnet101")
+_MODELS = tuple(MODEL_STAGES)
 
 
 def _parser() -> argparse.ArgumentParser:

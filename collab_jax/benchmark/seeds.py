@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from collab_jax.benchmark.markdown import heading, table
 from collab_jax.benchmark.step_time import time_in_turn
+from collab_jax.config import Config
 from collab_jax.data import DataInfo
 from collab_jax.runs.seeds import SeedsStep
 from collab_jax.training.batches import Feed
@@ -23,9 +23,7 @@ from collab_jax.training.state import create_train_state
 __all__ = ["measure_seeds", "seeds_markdown"]
 
 
-def measure_seeds(
-    config: ConfigDict, counts: Sequence[int], *, repeats: int
-) -> list[dict[str, Any]]:
+def measure_seeds(config: Config, counts: Sequence[int], *, repeats: int) -> list[dict[str, Any]]:
     """Times one step of S seeds together against S steps of one seed.
 
     Args:

@@ -53,15 +53,13 @@ class Case:
         self,
     ) -> tuple[Callable[[TrainState, Batch], Any], Callable[[], TrainState]]:
         """The train step of a run with this method, and what makes its first state."""
-        config = config_lib.recipe(
-            self.method,
-            {
-                "batch_size": self.batch_size,
-                "model.name": self.model,
-                "model.dtype": self.dtype,
-                **self.overrides,
-            },
-        )
+        changes = {
+            "batch_size": self.batch_size,
+            "model.name": self.model,
+            "model.dtype": self.dtype,
+            **self.overrides,
+        }
+        config = config_lib.parse(config_lib.recipe(self.method, changes))
         info = DataInfo(
             num_classes=self.num_classes,
             class_names=tuple(str(label) for label in range(self.num_classes)),

@@ -1,38 +1,55 @@
 """A run's configuration: its keys, their checks, recipes, overrides and its file."""
 
-from collab_jax.config.checks import check_against_data, parse_method, validate, without_effect
+from collab_jax.config.checks import check_against_data, parse_method, without_effect
+from collab_jax.config.flags import FlagParser
 from collab_jax.config.resolve import (
     check_key,
-    default_config,
+    conflict_text,
+    decay_points,
     differences,
     from_json,
     override,
+    parse,
     recipe,
+    replace,
     resume_conflicts,
     short_hash,
     terms,
     to_json,
 )
-from collab_jax.config.schema import RESUME_FREE_KEYS, SCHEMA, as_text, describe, did_you_mean
+from collab_jax.config.schema import MODEL_STAGES, RESUME_FREE_KEYS, SCHEMA, Config
+from collab_jax.config.shipped import find_shipped, list_shipped
+from collab_jax.config.text import as_text, describe, did_you_mean, list_keys
+from collab_jax.config.versions import FIRST_RESUMABLE, is_resumable
 
 __all__ = [
+    "FIRST_RESUMABLE",
+    "MODEL_STAGES",
     "RESUME_FREE_KEYS",
     "SCHEMA",
+    "Config",
+    "FlagParser",
     "as_text",
     "check_against_data",
     "check_key",
-    "default_config",
+    "conflict_text",
+    "decay_points",
     "describe",
     "did_you_mean",
     "differences",
+    "find_shipped",
     "from_json",
+    "is_resumable",
+    "list_keys",
+    "list_shipped",
     "override",
+    "parse",
     "parse_method",
     "recipe",
+    "replace",
     "resume_conflicts",
     "short_hash",
     "terms",
     "to_json",
-    "validate",
     "without_effect",
 ]

@@ -16,54 +16,25 @@ from collab_jax.config.schema import (
     SCHEMA,
     SECTIONS,
     TERMS,
+    Config,
     Key,
-    as_text,
-    did_you_mean,
 )
+from collab_jax.config.text import bad_value, did_you_mean, shown, unknown_key
 from collab_jax.errors import UserError
 
 __all__ = [
-    "bad_value",
     "check_against_data",
+    "check_together",
     "checked_values",
     "flatten",
     "is_older_version",
     "parse_method",
-    "shown",
     "typed",
-    "unknown_key",
-    "validate",
     "without_effect",
 ]
 
 _FLOAT32_SMALLEST, _FLOAT32_LARGEST = 1.1754944e-38, 3.4028234e38
 _LONGEST_TEXT, _LONGEST_NAME = 4096, 100
-
-
-def shown(value: Any) -> str:
-    """Any value on one line, short enough for a message."""
-    try:
-        text = repr(value) if isinstance(value, str) else as_text(value)
-    except Exception:  # An object's own repr may fail; Python refuses to print huge integers.
-        text = f"a {type(value).__name__}"
-    text = " ".join(text.split())
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def bad_value(name: str, value: Any, expected: str) -> UserError:
-    """The error for one key: its name, its value and what was expected."""
-    return UserError(f"config.{name} = {shown(value)}: expected {expected}")
-
-
-def unknown_key(name: str) -> UserError:
-    """The error for a key that does not exist, naming the nearest ones."""
-    if name in SECTIONS:
-        keys = ", ".join(key for key in SCHEMA if key.startswith(f"{name}."))
-        return UserError(f"config.{name} is a section, expected one of its keys: {keys}")
-    hint = did_you_mean(name, SCHEMA) or "; --keys lists them all"
-    text = name if name.isprintable() and len(name) <= 60 else shown(name)
-    return UserError(f"config.{text}: no such key{hint}")
 
 
 def parse_method(text: Any) -> str:
@@ -103,9 +74,10 @@ def typed(key: Key, value: Any) -> Any:
     if key.kind is tuple:
         if not isinstance(value, tuple | list):
             raise bad_value(key.name, value, key.expected)
-        if not all(_is_int(item) and (not key.allowed or item in key.allowed) for item in value):
+        fits = _is_int if key.item is int else _is_part_or_int
+        if not all(fits(item) and (not key.allowed or item in key.allowed) for item in value):
             raise bad_value(key.name, value, key.expected)
-        return tuple(int(item) for item in value)
+        return tuple(value)
     accepts = {
         bool: lambda: isinstance(value, bool),
         int: lambda: _is_int(value),
@@ -128,29 +100,31 @@ def _is_number(value: Any) -> bool:
     return value == 0 or _FLOAT32_SMALLEST <= abs(value) <= _FLOAT32_LARGEST
 
 
+def _is_part_or_int(value: Any) -> bool:
+    return _is_int(value) or (isinstance(value, float) and _is_number(value) and value < 1)
+
+
 def flatten(tree: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Nested sections as one dictionary of dotted keys."""
     flat: dict[str, Any] = {}
     for name in tree:
         value = tree[name]
-        if isinstance(value, Mapping | ConfigDict):
+        if isinstance(value, Mapping | ConfigDict) and (len(value) or name in SECTIONS):
             flat.update(flatten(value, f"{prefix}{name}."))
         else:
             flat[f"{prefix}{name}"] = value
     return flat
 
 
-def validate(config: ConfigDict) -> None:
-    """Check types, ranges and contradictions of a whole configuration.
+def checked_values(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Every key's value in its own type, after all checks of a whole configuration.
+
+    Args:
+        flat: values by dotted key, as `flatten` gives them.
 
     Raises:
         UserError: the first key at fault, its value and what was expected.
     """
-    checked_values(flatten(config))
-
-
-def checked_values(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Every key's value in its own type, after the checks of `validate`."""
     for name in flat:
         if name not in SCHEMA:
             raise unknown_key(name)
@@ -160,9 +134,14 @@ def checked_values(flat: Mapping[str, Any]) -> dict[str, Any]:
     # First, so that a newer file's new values are not called mistakes.
     _check_version(flat["version"])
     values = {name: typed(key, flat[name]) for name, key in SCHEMA.items()}
+    check_together(values)
+    return values
+
+
+def check_together(values: Mapping[str, Any]) -> None:
+    """Raises the UserError of the first value that cannot go together with another."""
     for name, expected in _contradictions(values):
         raise bad_value(name, values[name], expected)
-    return values
 
 
 def _release(version: str) -> tuple[int, ...]:
@@ -181,9 +160,9 @@ def _check_version(version: Any) -> None:
         raise bad_value("version", version, f"at most {__version__}, this collab_jax's version")
 
 
-def is_older_version(version: str) -> bool:
-    """Whether a configuration was written by an earlier collab_jax."""
-    return _release(version) < _release(__version__)
+def is_older_version(version: str, other: str) -> bool:
+    """Whether one version comes before another."""
+    return _release(version) < _release(other)
 
 
 def _contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -213,6 +192,8 @@ def _contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _schedule_contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     epochs = c["epochs"]
     decay = c["decay_epochs"]
+    if decay and decay[0] < 1 <= decay[-1]:
+        yield "decay_epochs", "parts of the run below 1, or whole epochs, not both"
     if any(later <= earlier for earlier, later in zip(decay, decay[1:], strict=False)):
         yield "decay_epochs", "epochs in increasing order"
     if c["warmup_epochs"] > epochs:
@@ -270,23 +251,23 @@ def _method_contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             )
 
 
-def without_effect(config: ConfigDict, names: Iterable[str]) -> list[str]:
-    """Those of `names` that the configuration's method makes no use of."""
+def without_effect(config: Config, names: Iterable[str]) -> dict[str, str]:
+    """Those of `names` that the configuration makes no use of, each with what it is idle with."""
     method = parse_method(config.method)
     used = set(method.split("+"))
     if method in ("tree", "multi_instance"):
         used |= {"out", "multi_head"}
     idle = {*TERMS, "multi_head"} - used
-    return [
-        name
+    return {
+        name: f"method {method}"
         for name in names
         if name.split(".")[0] in idle
         or (name == "out.masks_per_layer" and "out" not in method.split("+"))
-    ]
+    }
 
 
 def check_against_data(
-    config: ConfigDict, num_train: int, num_classes: int, image_shape: tuple[int, ...]
+    config: Config, num_train: int, num_classes: int, image_shape: tuple[int, ...]
 ) -> None:
     """Check what only the data can tell.
 

@@ -1,7 +1,4 @@
-"""A run's configuration: defaults, recipes, overrides, and its file in the run directory.
-
-The keys themselves, with types, ranges and meanings, are the table in `config_schema`.
-"""
+"""A run's configuration: what a recipe gives, overrides, and its file in the run directory."""
 
 from __future__ import annotations
 
@@ -9,35 +6,34 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from collab_jax._version import __version__
 from collab_jax.config.checks import (
-    bad_value,
+    check_together,
     checked_values,
     flatten,
-    is_older_version,
     parse_method,
-    shown,
     typed,
-    unknown_key,
 )
-from collab_jax.config.schema import (
-    OTHER_METHODS,
-    RESUME_FREE_KEYS,
-    SCHEMA,
-    Key,
-)
+from collab_jax.config.schema import OTHER_METHODS, RESUME_FREE_KEYS, SCHEMA, Config, Key
+from collab_jax.config.text import as_text, bad_value, shown, unknown_key
+from collab_jax.config.versions import translated
 from collab_jax.errors import UserError
 
 __all__ = [
     "check_key",
-    "default_config",
+    "conflict_text",
+    "decay_points",
     "differences",
     "from_json",
     "override",
+    "parse",
     "recipe",
+    "replace",
     "resume_conflicts",
     "short_hash",
     "terms",
@@ -48,41 +44,91 @@ __all__ = [
 _NOT_HASHED = RESUME_FREE_KEYS | {"method", "seed"}
 
 
-def default_config() -> ConfigDict:
-    """A locked ConfigDict of every key's default: CIFAR-10, VGG-16, baseline."""
-    config = ConfigDict()
-    for key in SCHEMA.values():
-        section, _, name = key.name.rpartition(".")
-        if section and section not in config:
-            config[section] = ConfigDict()
-        (config[section] if section else config)[name] = key.default
-    return config.lock()
-
-
 def recipe(method: str = "baseline", overrides: Mapping[str, Any] | None = None) -> ConfigDict:
-    """The defaults with a method and a recipe's own values.
+    """The defaults with a method and a recipe's own values, as a recipe's `get_config` returns it.
 
     Args:
         method: as `parse_method` takes it.
         overrides: values by key, nested by section or dotted:
             `{"epochs": 40, "data": {"name": "cifar100"}, "model.name": "resnet18"}`.
 
+    Returns:
+        A locked ConfigDict of every key.
+
     Raises:
         UserError: an unknown key or method, a wrong type or a value out of range.
     """
-    config = default_config()
-    for name, value in {"method": method, **flatten(overrides or {})}.items():
-        _set(config, name, value)
-    return config
+    values = {name: key.default for name, key in SCHEMA.items()}
+    config = ConfigDict(_nested(values | _typed({"method": method, **flatten(overrides or {})})))
+    return config.lock()
 
 
-def _set(config: ConfigDict, name: str, value: Any) -> None:
-    check_key(name)
-    value = typed(SCHEMA[name], value)
-    if name == "method":
-        value = parse_method(value)
-    section, _, leaf = name.rpartition(".")
-    (config[section] if section else config)[leaf] = value
+def parse(config: ConfigDict | Mapping[str, Any]) -> Config:
+    """The typed configuration of what a recipe gives, after all checks.
+
+    Raises:
+        UserError: the first key at fault, its value and what was expected.
+    """
+    return _build(checked_values(flatten(config)))
+
+
+def replace(config: Config, values: Mapping[str, Any]) -> Config:
+    """The configuration with other values, by dotted key.
+
+    Raises:
+        UserError: an unknown key, a value that does not fit it, or a contradiction.
+    """
+    if not values:
+        return config
+    changed = {name: config[name] for name in SCHEMA} | _typed(values)
+    check_together(changed)
+    return _build(changed)
+
+
+def override(config: Config, texts: Mapping[str, str]) -> Config:
+    """The configuration with other values, read from the command line's text.
+
+    Args:
+        config: a configuration.
+        texts: `3`, `0.1`, `true`, `60,120,160` or any text, by dotted key such as `model.width`.
+
+    Raises:
+        UserError: an unknown key (the nearest is named), a value that does not fit it, or a
+            contradiction.
+    """
+    for key in texts:
+        check_key(key)
+    return replace(config, {key: _read(SCHEMA[key], text) for key, text in texts.items()})
+
+
+def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, value in values.items():
+        check_key(name)
+        found[name] = typed(SCHEMA[name], value)
+        if name == "method":
+            found[name] = parse_method(value)
+    return found
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted key as a tree of sections, in the table's order."""
+    tree: dict[str, Any] = {}
+    for name in SCHEMA:
+        section, _, leaf = name.rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[leaf] = values[name]
+    return tree
+
+
+def _build(values: Mapping[str, Any]) -> Config:
+    tree = _nested(values)
+    sections: Any = {row.name: row.type for row in fields(Config)}
+    return Config(
+        **{
+            name: sections[name](**value) if isinstance(value, dict) else value
+            for name, value in tree.items()
+        }
+    )
 
 
 def terms(method: str) -> tuple[str, ...]:
@@ -97,44 +143,37 @@ def check_key(key: str) -> None:
         raise unknown_key(key)
 
 
-def override(config: ConfigDict, key: str, text: str) -> None:
-    """Set one key from the text of a command-line value, in place.
-
-    Args:
-        config: a configuration with every key.
-        key: dotted name, such as `model.width`.
-        text: `3`, `0.1`, `true`, `60,120,160` or any text, by the key's type.
-
-    Raises:
-        UserError: an unknown key (the nearest is named), or a value that does not fit it.
-    """
-    check_key(key)
-    _set(config, key, _parse(SCHEMA[key], text))
-
-
-def _parse(key: Key, text: str) -> Any:
+def _read(key: Key, text: str) -> Any:
     try:
         if key.kind is bool:
             return {"true": True, "false": False}[text.strip().lower()]
         if key.kind is int:
             return _parse_int(text)
         if key.kind is float:
-            if not text.isascii() or "_" in text:
-                raise ValueError(text)
-            return float(text)
+            return _parse_float(text)
         if key.kind is tuple:
-            return _parse_ints(text)
+            return _parse_numbers(text, key.item)
     except (ValueError, KeyError):
         raise bad_value(key.name, text, key.expected) from None
     return text
 
 
-def _parse_ints(text: str) -> tuple[int, ...]:
+def _parse_numbers(text: str, item: type | None) -> tuple[float, ...]:
     inner = text.strip()
     if inner[:1] + inner[-1:] in ("()", "[]"):
         inner = inner[1:-1].strip()
     parts = inner.removesuffix(",").split(",")
-    return () if parts == [""] else tuple(_parse_int(part) for part in parts)
+    if parts == [""]:
+        return ()
+    return tuple(
+        _parse_float(part) if item is float and "." in part else _parse_int(part) for part in parts
+    )
+
+
+def _parse_float(text: str) -> float:
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
+    return float(text)
 
 
 def _parse_int(text: str) -> int:
@@ -144,26 +183,23 @@ def _parse_int(text: str) -> int:
     return int(text)
 
 
-def to_json(config: ConfigDict) -> str:
-    """The resolved configuration as the text of a run's `config.json`, in the table's order."""
-    tree: dict[str, Any] = {}
-    for name in SCHEMA:
-        section, _, leaf = name.rpartition(".")
-        (tree.setdefault(section, {}) if section else tree)[leaf] = config[name]
-    return json.dumps(tree, indent=2, allow_nan=False) + "\n"
+def to_json(config: Config) -> str:
+    """The configuration as the text of a run's `config.json`, in the table's order."""
+    values = {name: config[name] for name in SCHEMA} | {"version": __version__}
+    return json.dumps(_nested(values), indent=2, allow_nan=False) + "\n"
 
 
-def from_json(text: str, source: str = "config.json") -> ConfigDict:
-    """The configuration that `to_json` wrote, validated.
+def from_json(text: str, source: str = "config.json") -> Config:
+    """The configuration that `to_json` wrote, in this or in an earlier version, validated.
 
-    Keys that an older version did not have take their defaults.
+    Keys that the file does not have take their defaults; `version` stays the file's.
 
     Args:
         text: the file's text.
         source: the file's name, for messages.
 
     Raises:
-        UserError: not JSON, an unknown, repeated or missing key, a bad value, a newer version.
+        UserError: not JSON, an unknown or repeated key, a bad value, no version or a newer one.
     """
     try:
         tree = json.loads(text, object_pairs_hook=_no_repeats)
@@ -174,10 +210,7 @@ def from_json(text: str, source: str = "config.json") -> ConfigDict:
     if not isinstance(tree, dict):
         raise UserError(f"{source}: expected a JSON object, found {shown(tree)}")
     try:
-        flat = flatten(tree)
-        if isinstance(flat.get("version"), str) and is_older_version(flat["version"]):
-            flat = {**{name: key.default for name, key in SCHEMA.items()}, **flat}
-        return recipe(overrides=checked_values(flat))
+        return _build(checked_values(translated(flatten(tree))))
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
 
@@ -191,24 +224,42 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return tree
 
 
-def differences(old: ConfigDict, new: ConfigDict) -> list[tuple[str, Any, Any]]:
+def differences(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
     """(key, old value, new value) of every key whose value differs, in the table's order."""
     return [(name, old[name], new[name]) for name in SCHEMA if old[name] != new[name]]
 
 
-def resume_conflicts(old: ConfigDict, new: ConfigDict) -> list[tuple[str, Any, Any]]:
+def resume_conflicts(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
     """Those of `differences` that forbid going on with one run as the other.
 
-    `steps_per_dispatch` 0 stands for whatever the first run settled on.
+    `steps_per_dispatch` 0 stands for whatever the first run settled on, and decays may be told as
+    parts of the run or as epochs.
     """
+    same = {"steps_per_dispatch": new.steps_per_dispatch == 0}
+    same["decay_epochs"] = decay_points(old) == decay_points(new)
     return [
         (name, before, now)
         for name, before, now in differences(old, new)
-        if name not in RESUME_FREE_KEYS and (name, now) != ("steps_per_dispatch", 0)
+        if name not in RESUME_FREE_KEYS and not same.get(name)
     ]
 
 
-def short_hash(config: ConfigDict, recipe_config: ConfigDict) -> str:
+def conflict_text(old: Config, new: Config) -> str:
+    """`epochs = 3, not 30, seed = 0, not 1` of all `resume_conflicts`, "" where there is none."""
+    return ", ".join(
+        f"{name} = {as_text(before)}, not {as_text(now)}"
+        for name, before, now in resume_conflicts(old, new)
+    )
+
+
+def decay_points(config: Config) -> list[float]:
+    """The epochs after which the learning rate decays, parts of the run counted out."""
+    return [
+        point if point >= 1 else round(point * config.epochs, 6) for point in config.decay_epochs
+    ]
+
+
+def short_hash(config: Config, recipe_config: Config) -> str:
     """Eight hexadecimal digits of what sets a run apart from its recipe, "" where nothing does.
 
     Method and seed have their own place in the run directory's path, and keys that may change on

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from collab_jax import data, linen, losses
+from collab_jax.config import Config
 from collab_jax.data import DataInfo
 from collab_jax.errors import RunError, UserError
 from collab_jax.models import stage_kernels
@@ -24,7 +24,7 @@ _CLASSES, _IMAGES_PER_CLASS, _FILTERS = 10, 8, 64
 
 
 def diagnose(
-    config: ConfigDict, info: DataInfo, split: data.Split, variables: Mapping[str, Any]
+    config: Config, info: DataInfo, split: data.Split, variables: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Similarity matrices of a batch and correlations of filters, before and after training.
 
@@ -86,7 +86,7 @@ def diagnose(
     return {name: _compact(value) for name, value in found.items()}
 
 
-def _initial(config: ConfigDict, info: DataInfo, made: Any) -> dict[str, Any] | None:
+def _initial(config: Config, info: DataInfo, made: Any) -> dict[str, Any] | None:
     """The variables before the first step, which the seed gives again."""
     if config.continue_from:
         return None

@@ -9,13 +9,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from collab_jax import config as config_lib
+from collab_jax.config import Config
 from collab_jax.errors import RunError, UserError
 
 __all__ = ["hold", "open_config", "read_config", "read_json", "write_json"]
@@ -126,7 +126,7 @@ def _lock(run_dir: Path, lock: FileIO) -> None:
         )
 
 
-def read_config(run_dir: Path) -> ConfigDict:
+def read_config(run_dir: Path) -> Config:
     """Reads the config of a run.
 
     Raises:
@@ -134,7 +134,7 @@ def read_config(run_dir: Path) -> ConfigDict:
     """
     path = run_dir / CONFIG
     if not path.is_file():
-        raise UserError(f"{path}: not found; expected the directory of a run")
+        raise UserError(f"{run_dir}: holds no run, expected {path}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -143,8 +143,8 @@ def read_config(run_dir: Path) -> ConfigDict:
 
 
 def open_config(
-    run_dir: Path, config: ConfigDict, *, resume: bool, steps_per_dispatch: int = 1
-) -> ConfigDict:
+    run_dir: Path, config: Config, *, resume: bool, steps_per_dispatch: int = 1
+) -> Config:
     """Writes the config of a new run, or checks it against that of the run to go on with.
 
     Args:
@@ -163,24 +163,25 @@ def open_config(
       RunError: if the disk is full.
     """
     path = run_dir / CONFIG
-    config = config.copy_and_resolve_references()
     if not path.exists():
-        config.steps_per_dispatch = config.steps_per_dispatch or steps_per_dispatch
+        config = replace(config, steps_per_dispatch=config.steps_per_dispatch or steps_per_dispatch)
         with _told(path):
             write_json(path, json.loads(config_lib.to_json(config)))
         return config
     if not resume:
         raise UserError(f"--workdir {run_dir}: holds a run; expected a new directory")
     old = read_config(run_dir)
-    differing = [
-        f"{key} (was {before!r}, now {now!r})"
-        for key, before, now in config_lib.resume_conflicts(old, config)
-    ]
-    if differing:
+    if not config_lib.is_resumable(old.version):
         raise UserError(
-            f"--workdir {run_dir}: its run has another config: {', '.join(differing)}; expected "
+            f"--workdir {run_dir}: config.version = {old.version} of its run; expected "
+            f"{config_lib.FIRST_RESUMABLE} or later, as random numbers and units were others "
+            "(--mode eval still evaluates it), or another directory"
+        )
+    conflicts = config_lib.conflict_text(old, config)
+    if conflicts:
+        raise UserError(
+            f"--workdir {run_dir}: its run has another config: {conflicts}; expected "
             "the same values, or another directory (with --config.continue_from="
             f"{run_dir} it goes on from this run)"
         )
-    config.steps_per_dispatch = old.steps_per_dispatch
-    return config
+    return replace(config, steps_per_dispatch=old.steps_per_dispatch)

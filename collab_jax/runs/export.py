@@ -1,5 +1,6 @@
 """A trained network as StableHLO, to be called by a program that has jax and numpy alone."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -112,7 +113,7 @@ def _write(folder: Path, restored: Restored, checkpoint: str) -> dict[str, Any]:
         },
         "platforms": program.platforms,
         "calling_convention_version": program.calling_convention_version,
-        "model": restored.config.model.to_dict(),
+        "model": dataclasses.asdict(restored.config.model),
         "method": restored.config.method,
         "data": restored.config.data.name,
         "checkpoint": checkpoint,

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
+from collab_jax.config import Config
 from collab_jax.data import DataInfo
 from collab_jax.errors import UserError
 from collab_jax.models import Network
@@ -26,7 +26,7 @@ class Restored:
     model: Network
     variables: dict[str, Any]
     info: DataInfo
-    config: ConfigDict
+    config: Config
     step: int
 
 
@@ -74,6 +74,6 @@ def load_run(run_dir: Path, which: str) -> Restored:
     return Restored(network(config, info.num_classes), variables, info, config, step)
 
 
-def _variables(config: ConfigDict, info: DataInfo) -> Any:
+def _variables(config: Config, info: DataInfo) -> Any:
     images = jnp.zeros((1, *info.image_shape), jnp.float32)
     return jax.eval_shape(network(config, info.num_classes).init, jax.random.key(0), images)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from collab_jax import config as config_lib
 from collab_jax import data
 from collab_jax._version import __version__
-from collab_jax.config import check_against_data
+from collab_jax.config import Config, check_against_data
 from collab_jax.data import DataInfo
 from collab_jax.errors import RunError
 from collab_jax.runs import processes
@@ -41,7 +40,7 @@ _STEPS_PER_DISPATCH = 32
 
 
 def run(
-    config: ConfigDict,
+    config: Config,
     workdir: str | os.PathLike[str],
     *,
     resume: bool = True,
@@ -74,7 +73,7 @@ def run(
 def open_run(
     stack: ExitStack,
     signals: StopSignals,
-    config: ConfigDict,
+    config: Config,
     workdir: str | os.PathLike[str],
     *,
     resume: bool = True,
@@ -107,14 +106,19 @@ def open_run(
     chunk = 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
     check_held = [lambda: None]
 
+    settled: list[Config] = []
+
     def opened() -> str:
         check_held[0] = stack.enter_context(hold(run_dir))
         own = open_config(
             run_dir, config, resume=resume, steps_per_dispatch=steps_per_dispatch or chunk
         )
+        settled.append(own)
         return config_lib.to_json(own)
 
-    config = config_lib.from_json(processes.share(opened), str(run_dir))
+    text = processes.share(opened)
+    # Every process but the first reads what the first one settled on.
+    config = settled[0] if settled else config_lib.from_json(text, str(run_dir))
     return Run(config, run_dir, dataset, signals, check_held[0])
 
 
@@ -131,7 +135,7 @@ class Run:
 
     def __init__(
         self,
-        config: ConfigDict,
+        config: Config,
         run_dir: Path,
         dataset: data.Dataset,
         signals: StopSignals,

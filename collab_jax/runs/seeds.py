@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from collab_jax._version import __version__
+from collab_jax.config import Config
 from collab_jax.errors import RunError, UserError
 from collab_jax.runs.checkpoint import checkpoint_dir, complete_steps, remove_later
 from collab_jax.runs.clock import EpochTimer
@@ -61,7 +62,7 @@ class SeedsStep:
 
 
 def run(
-    configs: Sequence[ConfigDict], workdirs: Sequence[Path], *, resume: bool = True
+    configs: Sequence[Config], workdirs: Sequence[Path], *, resume: bool = True
 ) -> list[dict[str, Any]]:
     """Trains runs that differ in their seed alone, or goes on with them, to their end.
 
@@ -91,10 +92,10 @@ def run(
         return _train(runs, signals)
 
 
-def _check(configs: Sequence[ConfigDict]) -> None:
+def _check(configs: Sequence[Config]) -> None:
     if jax.process_count() > 1:
         raise UserError("--seeds: expected one process, got several")
-    first = configs[0].to_dict()
+    first = asdict(configs[0])
     seeds = [config.seed for config in configs]
     if len(set(seeds)) != len(seeds):
         raise UserError(f"--seeds {','.join(map(str, seeds))}: expected each seed once")
@@ -106,7 +107,7 @@ def _check(configs: Sequence[ConfigDict]) -> None:
             )
         if config.data.resident == "never":
             raise UserError("config.data.resident = 'never': expected auto or always with --seeds")
-        if {**config.to_dict(), "seed": 0} != {**first, "seed": 0}:
+        if {**asdict(config), "seed": 0} != {**first, "seed": 0}:
             raise UserError("seeds: expected configs that differ in their seed alone")
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
+from collab_jax.config import Config
 from collab_jax.data import DataInfo
 from collab_jax.errors import RunError, UserError
 from collab_jax.models import from_torch
@@ -29,7 +29,7 @@ _SAME = ("seed", "data.name", "data.train_examples", "data.validation")
 _RESTORED = ("step", "params", "heads", "batch_stats", "opt_state", "sums")
 
 
-def warm_start(state: TrainState, config: ConfigDict, info: DataInfo) -> TrainState:
+def warm_start(state: TrainState, config: Config, info: DataInfo) -> TrainState:
     """Replaces the initial parameters and statistics by those of `config.init_from`.
 
     A last classifier layer of another number of classes is left as it was initialised.
@@ -127,7 +127,7 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def continued(state: TrainState, config: ConfigDict, num_train: int) -> TrainState:
+def continued(state: TrainState, config: Config, num_train: int) -> TrainState:
     """Replaces the initial state by the last one of the run `config.continue_from`.
 
     With another batch size, steps are counted anew: as many as that batch size takes for the
@@ -190,7 +190,7 @@ def same_images_seen(step: int, old_batch: int, new_batch: int, num_train: int) 
     return epochs * per_epoch + min(begun * old_batch // new_batch, per_epoch - 1)
 
 
-def _read(source: Path, old: ConfigDict, state: TrainState) -> dict[str, Any]:
+def _read(source: Path, old: Config, state: TrainState) -> dict[str, Any]:
     directory = checkpoint_dir(source)
     sound = [step for step in complete_steps(directory) if is_sound(directory / str(step))]
     if not sound:
@@ -204,7 +204,7 @@ def _read(source: Path, old: ConfigDict, state: TrainState) -> dict[str, Any]:
     return read_checkpoint(directory, sound[-1], template)[0]
 
 
-def _abstract(config: ConfigDict, info: DataInfo) -> TrainState:
+def _abstract(config: Config, info: DataInfo) -> TrainState:
     made = create_experiment(config, info, steps_per_epoch=1)
     create = partial(create_train_state, made.model, made.objective, made.optimizer)
     return jax.eval_shape(lambda: create(info.image_shape, config.seed))

@@ -27,7 +27,7 @@ from collab_jax.study.folder import (
 from collab_jax.study.launcher import Engine, parse_slurm
 from collab_jax.study.reuse import copy_runs, finished_elsewhere
 from collab_jax.study.scheduler import Scheduler, StudyStopped
-from collab_jax.study.spec import Study, list_studies, load_study
+from collab_jax.study.spec import Study, load_study
 from collab_jax.study.state import told_state
 from collab_jax.study.task import Run, cell_run, program_run, study_runs
 
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m collab_jax.study",
         allow_abbrev=False,
         description="Runs what is missing of a study. The same command goes on after a stop.",
-        epilog=f"shipped studies: {', '.join(list_studies())}",
+        epilog=f"shipped studies: {', '.join(config_lib.list_shipped('study'))}",
     )
     parser.add_argument("--study", required=True, metavar="FILE", help="file or shipped name")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="its folder")

@@ -6,9 +6,8 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ml_collections import ConfigDict
-
 from collab_jax import config as config_lib
+from collab_jax.config import Config
 from collab_jax.study.state import State
 from collab_jax.study.task import Run
 
@@ -31,7 +30,7 @@ class Estimate:
     basis: str
 
 
-def cost_key(config: ConfigDict | None) -> tuple[object, ...]:
+def cost_key(config: Config | None) -> tuple[object, ...]:
     """Equal for runs that take equally long; those without config count as alike."""
     if config is None:
         return ()

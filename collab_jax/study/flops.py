@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from collab_jax import config as config_lib
+from collab_jax.config import Config
 
 __all__ = ["IMAGES", "run_flops"]
 
@@ -22,7 +21,7 @@ IMAGES = {
 """Training images, side, channels and classes of the data sets that the recipes name."""
 
 
-def run_flops(config: ConfigDict) -> float | None:
+def run_flops(config: Config) -> float | None:
     """FLOPs that a run trains with, evaluation left out.
 
     Args:
@@ -60,10 +59,8 @@ def run_flops(config: ConfigDict) -> float | None:
     return float(analysis["flops"]) * (min(config.steps, steps) if config.steps else steps)
 
 
-def _overrides(config: ConfigDict) -> dict[str, Any]:
+def _overrides(config: Config) -> dict[str, Any]:
     own = {"method", "batch_size", "model.name", "model.dtype", "init_from", "continue_from"}
     return {
-        name: new
-        for name, _, new in config_lib.differences(config_lib.default_config(), config)
-        if name not in own
+        name: new for name, _, new in config_lib.differences(Config(), config) if name not in own
     }

@@ -112,14 +112,10 @@ def check_folder(out: Path, name: str, runs: Sequence[Run]) -> None:
 
 def _check_config(run_dir: Path, run: Run) -> None:
     assert run.config is not None
-    conflicts = config_lib.resume_conflicts(read_config(run_dir), run.config)
+    conflicts = config_lib.conflict_text(read_config(run_dir), run.config)
     if conflicts:
-        text = ", ".join(
-            f"{key} = {config_lib.as_text(old)}, not {config_lib.as_text(new)}"
-            for key, old, new in conflicts
-        )
         raise UserError(
-            f"{run_dir}: its run has another config: {text}; expected the study's values, or "
+            f"{run_dir}: its run has another config: {conflicts}; expected the study's values, or "
             "another --out"
         )
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from collab_jax.config import did_you_mean, recipes
+from collab_jax.config import find_shipped, recipes
 from collab_jax.errors import UserError
 
-__all__ = ["Cell", "Program", "Study", "Table", "find_study", "list_studies", "load_study"]
+__all__ = ["Cell", "Program", "Study", "Table", "load_study"]
 
 
 @dataclass(frozen=True)
@@ -99,36 +98,11 @@ class Study:
     pictures: bool = True
 
 
-def list_studies() -> list[str]:
-    """The names of the shipped studies."""
-    return sorted(path.stem for path in (recipes.shipped_dir() / "studies").glob("[!_]*.py"))
-
-
-def find_study(file: str) -> Path:
-    """The study file that a path or a shipped study's name means.
-
-    Raises:
-      UserError: if there is none.
-    """
-    path = Path(file).expanduser()
-    if path.is_file():
-        return path
-    if path.is_dir() or not file.strip():
-        raise UserError(f"--study {file!r}: expected a study's Python file")
-    folder = recipes.shipped_dir() / "studies"
-    shipped = folder / f"{path.name.removesuffix('.py')}.py"
-    if path.parent in (Path(), Path("configs/studies")) and shipped.is_file():
-        return shipped
-    names = list_studies()
-    hint = did_you_mean(path.stem, names) or f"; shipped are {', '.join(names)}"
-    raise UserError(f"--study {file}: no such file or shipped study{hint}")
-
-
 def load_study(file: str) -> tuple[str, Study]:
     """Runs a study file.
 
     Args:
-      file: as `find_study` takes it.
+      file: as `find_shipped` takes it.
 
     Returns:
       The study's name, which is the file's, and the study.
@@ -136,7 +110,7 @@ def load_study(file: str) -> tuple[str, Study]:
     Raises:
       UserError: no such file, an error in it (with its line), or not a study.
     """
-    path = find_study(file)
+    path = find_shipped("study", file)
     study = recipes.call(path, "get_study()")
     if not isinstance(study, Study):
         raise UserError(

@@ -10,10 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from collab_jax import config as config_lib
-from collab_jax.config import recipes
+from collab_jax.config import Config, recipes
 from collab_jax.errors import UserError
 from collab_jax.study.spec import Cell, Program, Study
 
@@ -36,7 +34,7 @@ class Run:
     name: str
     command: str
     arguments: tuple[str, ...]
-    config: ConfigDict | None
+    config: Config | None
     product: str
     after: str = ""
 
@@ -55,10 +53,8 @@ def cell_run(cell: Cell, seed: int, out: Path) -> Run:
     overrides = {**cell.overrides, "seed": seed}
     try:
         recipe = _load(cell.recipe, cell.method)
-        config = recipe.copy_and_resolve_references()
-        for key, value in overrides.items():
-            config_lib.override(config, key, config_lib.as_text(value))
-        config_lib.validate(config)
+        texts = {key: config_lib.as_text(value) for key, value in overrides.items()}
+        config = config_lib.override(recipe, texts)
     except UserError as error:
         raise UserError(f"cell {cell.row} / {cell.column}: {error}") from None
     suffix = config_lib.short_hash(config, recipe)
@@ -77,7 +73,7 @@ def cell_run(cell: Cell, seed: int, out: Path) -> Run:
 
 
 @functools.cache
-def _load(recipe: str, method: str) -> ConfigDict:
+def _load(recipe: str, method: str) -> Config:
     """Each recipe once: a study of ninety runs would wait seconds for it."""
     return recipes.load(recipe, method)
 
@@ -86,7 +82,7 @@ def _recipe_file(recipe: str) -> str:
     """A shipped recipe as the path that a checkout has it under, any other as it is given."""
     if os.path.isfile(os.path.expanduser(recipe)):
         return recipe
-    return f"configs/{recipes.find(recipe).name}"
+    return f"configs/{config_lib.find_shipped('recipe', recipe).name}"
 
 
 def program_run(program: Program, out: Path) -> Run:

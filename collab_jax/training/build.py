@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
 
 from collab_jax import data
+from collab_jax.config import Config
 from collab_jax.data import DataInfo
 from collab_jax.models import Network, create_model
 from collab_jax.objective import Objective, create_objective
@@ -32,7 +32,7 @@ class Experiment:
     settings: StepSettings
 
 
-def load_data(config: ConfigDict) -> data.Dataset:
+def load_data(config: Config) -> data.Dataset:
     """The config's data set; see `collab_jax.data.load`."""
     return data.load(
         config.data.name,
@@ -45,7 +45,7 @@ def load_data(config: ConfigDict) -> data.Dataset:
     )
 
 
-def network(config: ConfigDict, num_classes: int) -> Network:
+def network(config: Config, num_classes: int) -> Network:
     """The config's model."""
     return create_model(
         config.model.name,
@@ -58,7 +58,7 @@ def network(config: ConfigDict, num_classes: int) -> Network:
     )
 
 
-def create_experiment(config: ConfigDict, info: DataInfo, steps_per_epoch: int) -> Experiment:
+def create_experiment(config: Config, info: DataInfo, steps_per_epoch: int) -> Experiment:
     """Builds what a training run needs.
 
     Args:
@@ -90,7 +90,7 @@ def create_experiment(config: ConfigDict, info: DataInfo, steps_per_epoch: int) 
     return Experiment(model, objective, optimizer, settings)
 
 
-def total_steps(config: ConfigDict, steps_per_epoch: int) -> int:
+def total_steps(config: Config, steps_per_epoch: int) -> int:
     """The length of a run."""
     by_epochs = config.epochs * steps_per_epoch
     return min(config.steps, by_epochs) if config.steps else by_epochs

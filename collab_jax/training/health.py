@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from collab_jax import data
+from collab_jax.config import Config
 from collab_jax.data import DataInfo
 from collab_jax.training.placement import Placement
 
@@ -103,7 +103,7 @@ def guessing_error(labels: np.ndarray, num_classes: int, label_noise: float = 0.
 
 
 def not_learning(
-    config: ConfigDict, line: Mapping[str, Any], guessing: float, epoch_start: int
+    config: Config, line: Mapping[str, Any], guessing: float, epoch_start: int
 ) -> str | None:
     """What to tell of a run whose training error is still that of guessing.
 

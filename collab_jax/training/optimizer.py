@@ -4,12 +4,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
+
+from collab_jax.config import Config, decay_points
 
 __all__ = ["create_optimizer", "learning_rate_schedule"]
 
 
-def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Schedule:
+def learning_rate_schedule(config: Config, steps_per_epoch: int) -> optax.Schedule:
     """Piecewise-constant decay after given epochs, with an optional linear warm-up.
 
     Args:
@@ -19,7 +20,10 @@ def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Sc
     Returns:
       A schedule: step to learning rate.
     """
-    boundaries = {epoch * steps_per_epoch: config.decay_factor for epoch in config.decay_epochs}
+    boundaries: dict[int, float] = {}
+    for epoch in decay_points(config):
+        step = round(epoch * steps_per_epoch)
+        boundaries[step] = boundaries.get(step, 1.0) * config.decay_factor
     decay = optax.piecewise_constant_schedule(config.learning_rate, boundaries)
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     if warmup_steps == 0:
@@ -31,7 +35,7 @@ def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int) -> optax.Sc
     return schedule
 
 
-def create_optimizer(config: ConfigDict, steps_per_epoch: int) -> optax.GradientTransformation:
+def create_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
     """SGD with momentum; L2 weight decay is added to the gradient, on all parameters.
 
     Args:

@@ -18,7 +18,7 @@ Cost: see configs/studies/reduced.py for the time of a run; 60 runs, of which th
 from collab_jax.study import Cell, Study, Table
 
 RECIPE = "small_fashion_mnist_vgg16"
-EPOCHS, DECAYS = 100, (30, 60, 80)
+EPOCHS = 100
 # FLOPs of a train step over baseline's, counted by XLA:
 #   python -m collab_jax.study --study configs/studies/ablations.py --out runs/x --dry-run --flops
 FLOPS = {"mid": 1.61, "out+mid+pull_push": 4.84}
@@ -52,11 +52,7 @@ def _variants(method: str, share: str, hard_only: float) -> Table:
 def _longer() -> Table:
     cells = [Cell("equal compute", "baseline", RECIPE)]
     for method, factor in FLOPS.items():
-        epochs = round(EPOCHS * factor)
-        longer = {
-            "epochs": epochs,
-            "decay_epochs": tuple(round(epoch * factor) for epoch in DECAYS),
-        }
+        longer = {"epochs": round(EPOCHS * factor)}
         cells += [
             Cell("equal compute", method, RECIPE, method),
             Cell("equal compute", f"baseline for {method}'s FLOPs", RECIPE, overrides=longer),

@@ -1,13 +1,14 @@
 """Configurations: the table, recipes, overrides, files and differences."""
 
+import dataclasses
 import json
 import math
 
 import pytest
-from ml_collections import ConfigDict
 
 from collab_jax import config as config_lib
 from collab_jax._version import __version__
+from collab_jax.config import Config
 from collab_jax.errors import UserError
 
 
@@ -20,17 +21,18 @@ def refused(call, *arguments, **keywords) -> str:
     return message
 
 
-def changed(method: str = "baseline", **values) -> ConfigDict:
-    """A recipe with values by key, `__` standing for the dot."""
-    return config_lib.recipe(method, {key.replace("__", "."): v for key, v in values.items()})
+def changed(method: str = "baseline", **values) -> Config:
+    """The defaults with values by key, `__` standing for the dot."""
+    values = {key.replace("__", "."): value for key, value in values.items()}
+    return config_lib.parse(config_lib.recipe(method, values))
 
 
 def test_defaults_are_valid_and_complete():
-    config = config_lib.default_config()
-    config_lib.validate(config)
+    config = config_lib.parse(config_lib.recipe())
+    assert config == Config()
     assert config.version == __version__
-    assert config.decay_epochs == (60, 120, 160)
-    assert config.pull_push.weight == 0.01
+    assert config.decay_epochs == (0.3, 0.6, 0.8)
+    assert config.pull_push.weight == 1.28
     assert all(config[key] == row.default for key, row in config_lib.SCHEMA.items())
 
 
@@ -41,11 +43,10 @@ def test_every_default_lies_in_its_own_range():
 
 
 def test_recipe_takes_nested_and_dotted_keys():
-    nested = config_lib.recipe("mid+out", {"epochs": 3, "model": {"name": "resnet18", "width": 2}})
-    dotted = config_lib.recipe(
-        "out+mid", {"epochs": 3, "model.name": "resnet18", "model.width": 2.0}
-    )
-    assert config_lib.differences(nested, dotted) == []
+    sections = {"epochs": 3, "model": {"name": "resnet18", "width": 2}}
+    nested = config_lib.parse(config_lib.recipe("mid+out", sections))
+    dotted = changed("out+mid", epochs=3, model__name="resnet18", model__width=2.0)
+    assert nested == dotted
     assert (nested.method, nested.epochs, nested.model.name) == ("out+mid", 3, "resnet18")
     assert isinstance(nested.model.width, float)
     assert nested.model.dropout == 0.5
@@ -63,6 +64,7 @@ def test_recipe_takes_nested_and_dotted_keys():
         ("decay_epochs", "(60, 120, 160)", (60, 120, 160)),
         ("decay_epochs", "[7]", (7,)),
         ("decay_epochs", "7,", (7,)),
+        ("decay_epochs", "0.3,0.6,0.8", (0.3, 0.6, 0.8)),
         ("decay_epochs", "()", ()),
         ("decay_epochs", "", ()),
         ("data.name", "imagenet_resized/32x32", "imagenet_resized/32x32"),
@@ -72,17 +74,15 @@ def test_recipe_takes_nested_and_dotted_keys():
     ],
 )
 def test_override_reads_text_by_the_keys_type(key, text, value):
-    config = config_lib.default_config()
-    config_lib.override(config, key, text)
+    config = config_lib.override(Config(), {key: text})
     assert config[key] == value
     assert type(config[key]) is type(value)
 
 
 @pytest.mark.parametrize("key", list(config_lib.SCHEMA))
 def test_every_default_survives_its_own_text(key):
-    config = config_lib.default_config()
-    config_lib.override(config, key, config_lib.as_text(config_lib.SCHEMA[key].default))
-    assert config_lib.differences(config_lib.default_config(), config) == []
+    text = config_lib.as_text(config_lib.SCHEMA[key].default)
+    assert config_lib.override(Config(), {key: text}) == Config()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,10 @@ def test_every_default_survives_its_own_text(key):
         ("model.dropout", "1", "in [0, 1)"),
         ("model.width", "0", "in (0, 64]"),
         ("decay_epochs", "60;120", "whole numbers such as 60,120,160"),
-        ("decay_epochs", "0,5", "each in [1,"),
+        ("decay_epochs", "0,5", "each in (0,"),
+        ("decay_epochs", "1.5", "parts of the run such as 0.3,0.6,0.8"),
+        ("decay_epochs", "0.5,20", "parts of the run below 1, or whole epochs, not both"),
+        ("multi_head.split_stages", "0.5", "whole numbers"),
         ("model.name", "vgg19", "one of vgg16, resnet18"),
         ("model.dtype", "float16", "one of float32, bfloat16"),
         ("data.name", "a\nb", "printable"),
@@ -117,7 +120,7 @@ def test_every_default_survives_its_own_text(key):
     ],
 )
 def test_override_refuses_and_names_key_value_and_range(key, text, expected):
-    message = refused(config_lib.override, config_lib.default_config(), key, text)
+    message = refused(config_lib.override, Config(), {key: text})
     assert message.startswith(f"config.{key} = ")
     assert expected in message
 
@@ -137,14 +140,13 @@ def test_override_refuses_and_names_key_value_and_range(key, text, expected):
     ],
 )
 def test_unknown_keys_name_the_nearest(key, hint):
-    config = config_lib.default_config()
-    message = refused(config_lib.override, config, key, "1")
+    message = refused(config_lib.override, Config(), {key: "1"})
     assert hint in message
     assert message == refused(config_lib.recipe, "baseline", {key: 1})
 
 
 def test_a_newer_version_is_told_before_its_unknown_values():
-    tree = json.loads(config_lib.to_json(config_lib.default_config()))
+    tree = json.loads(config_lib.to_json(Config()))
     tree["version"], tree["model"]["name"] = "99.0", "vgg99"
     assert "99.0" in refused(config_lib.from_json, json.dumps(tree))
 
@@ -171,10 +173,10 @@ def test_json_round_trip_keeps_every_value_and_type():
     ("edit", "part"),
     [
         (lambda tree: tree.update(epcohs=3), "did you mean epochs"),
-        (lambda tree: tree.pop("seed"), "config.seed is missing"),
+        (lambda tree: tree.pop("version"), "config.version is missing"),
         (lambda tree: tree.update(seed="0"), "config.seed = '0'"),
         (lambda tree: tree.update(seed=None), "config.seed = None"),
-        (lambda tree: tree.update(seed={}), "config.seed is missing"),
+        (lambda tree: tree.update(seed={}), "config.seed = {}"),
         (lambda tree: tree.update(seed={"a": 1}), "config.seed.a"),
         (lambda tree: tree.update(data=[1]), "config.data is a section"),
         (lambda tree: tree["out"].update(temperature=0), "config.out.temperature = 0"),
@@ -182,7 +184,7 @@ def test_json_round_trip_keeps_every_value_and_type():
     ],
 )
 def test_a_damaged_config_file_is_refused(edit, part):
-    tree = json.loads(config_lib.to_json(config_lib.default_config()))
+    tree = json.loads(config_lib.to_json(Config()))
     edit(tree)
     message = refused(config_lib.from_json, json.dumps(tree), "runs/a/config.json")
     assert message.startswith("runs/a/config.json: ") and part in message
@@ -195,9 +197,10 @@ def test_what_is_no_config_file_is_refused(text):
     assert refused(config_lib.from_json, text, "c.json").startswith("c.json: ")
 
 
-def test_an_older_file_takes_defaults_for_keys_it_did_not_have():
+@pytest.mark.parametrize("version", ["0.0.1", __version__])
+def test_a_file_takes_defaults_for_keys_it_does_not_have(version):
     tree = json.loads(config_lib.to_json(changed(seed=5)))
-    tree["version"] = "0.0.1"
+    tree["version"] = version
     del tree["mid"]
     config = config_lib.from_json(json.dumps(tree))
     assert (config.seed, config.mid.alpha) == (5, 0.05)
@@ -216,6 +219,30 @@ def test_differences_name_key_old_and_new():
 def test_automatic_dispatch_goes_on_with_what_the_run_settled_on():
     assert config_lib.resume_conflicts(changed(steps_per_dispatch=8), changed()) == []
     assert config_lib.resume_conflicts(changed(), changed(steps_per_dispatch=8)) != []
+
+
+def test_decays_as_parts_and_as_epochs_are_the_same_run():
+    assert config_lib.decay_points(changed(epochs=30)) == [9, 18, 24]
+    old, new = changed(epochs=30, decay_epochs=(9, 18, 24)), changed(epochs=30)
+    assert config_lib.differences(old, new) and not config_lib.resume_conflicts(old, new)
+    assert config_lib.resume_conflicts(old, changed(epochs=30, decay_epochs=(9, 18, 25)))
+
+
+def test_conflicts_are_told_in_one_text():
+    old, new = changed(), changed(seed=1, epochs=3, log__progress=False)
+    assert config_lib.conflict_text(old, new) == "seed = 0, not 1, epochs = 200, not 3"
+    assert config_lib.conflict_text(old, changed()) == ""
+
+
+def test_a_configuration_is_typed_and_frozen():
+    config = changed(model__width=2)
+    assert isinstance(config.model.width, float) and config["model.width"] == config.model.width
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.model.width = 3.0  # type: ignore[misc]
+    wider = config_lib.replace(config, {"model.width": 3})
+    assert (wider.model.width, config.model.width) == (3.0, 2.0)
+    assert config_lib.replace(config, {}) is config
+    assert "dropout" in refused(config_lib.replace, changed("out"), {"model.dropout": 0})
 
 
 def test_keys_free_on_resume_are_cadence_logging_places_and_labels():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from collab_jax import cli
-from collab_jax.config import recipes
+from collab_jax.config import find_shipped
 from collab_jax.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -117,7 +117,7 @@ def test_a_recipes_name_is_its_own_or_its_files(tmp_path):
 def test_shipped_recipes_are_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for text in ("digits_vgg16", "digits_vgg16.py", "configs/digits_vgg16.py"):
-        assert recipes.find(text) == REPOSITORY / "configs" / "digits_vgg16.py"
+        assert find_shipped("recipe", text) == REPOSITORY / "configs" / "digits_vgg16.py"
     (tmp_path / "configs").mkdir()
     own = tmp_path / "configs" / "digits_vgg16.py"
     write_recipe(own, GOOD)

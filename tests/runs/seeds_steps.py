@@ -25,7 +25,7 @@ placement = Placement()
 states, feeds, settings = [], [], []
 for seed in map(int, seeds.split(",")):
     config = tiny_config(ALL_TERMS, seed=seed)
-    config.model.dtype = dtype
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
     # Which examples there are, and so their mean, depends on the seed as well.
     digits = data.load("digits", train_examples=320, seed=seed)
     parts = create_experiment(config, DataInfo.of(digits), 5)

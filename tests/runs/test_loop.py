@@ -122,7 +122,7 @@ def test_a_finished_run_is_left_as_it_is(straight):
 
 
 def test_another_config_is_refused_with_the_keys_that_differ(straight):
-    with pytest.raises(UserError, match=r"learning_rate \(was 0\.02, now 0\.03\)"):
+    with pytest.raises(UserError, match=r"learning_rate = 0\.02, not 0\.03"):
         loop.run(tiny_config(checkpoint__every_steps=3, learning_rate=0.03), straight[0])
     with pytest.raises(UserError, match="holds a run; expected a new directory"):
         loop.run(tiny_config(checkpoint__every_steps=3), straight[0], resume=False)

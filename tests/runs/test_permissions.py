@@ -72,9 +72,8 @@ def content(run_dir):
 def test_the_command_line_is_that_of_the_run(finished):
     overrides = {key: value for key, _, value in (text.partition("=") for text in OVERRIDES)}
     config = tiny_config("baseline", **CONFIG)
-    asked = config_lib.recipe("baseline", {"data.name": "digits"})
-    for key, value in overrides.items():
-        config_lib.override(asked, key, value)
+    asked = config_lib.parse(config_lib.recipe("baseline", {"data.name": "digits"}))
+    asked = config_lib.override(asked, overrides)
     assert not config_lib.resume_conflicts(config, asked)
 
 

@@ -21,10 +21,9 @@ if flags.get("--mode") == "eval":
     (run_dir / "evaluation-last" / "result.json").write_text("{}")
     sys.exit(0)
 recipe, _, method = flags["--config"].rpartition(":")
-config = recipes.load(recipe, method)
-for flag, text in flags.items():
-    if flag.startswith("--config."):
-        config_lib.override(config, flag.removeprefix("--config."), text)
+prefix = "--config."
+texts = {flag.removeprefix(prefix): flags[flag] for flag in flags if flag.startswith(prefix)}
+config = config_lib.override(recipes.load(recipe, method), texts)
 run_dir.mkdir(parents=True, exist_ok=True)
 lock = (run_dir / ".lock").open("a")
 try:

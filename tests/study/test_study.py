@@ -10,6 +10,7 @@ from importlib import resources
 import pytest
 from test_configs import ERRORS
 
+from collab_jax.config import list_shipped
 from collab_jax.errors import RunError, UserError
 from collab_jax.study import Cell, Study, Table, load_study
 from collab_jax.study import __main__ as program
@@ -17,7 +18,6 @@ from collab_jax.study import estimate as estimates
 from collab_jax.study import folder as folders
 from collab_jax.study.child import reason_of
 from collab_jax.study.flops import run_flops
-from collab_jax.study.spec import list_studies
 from collab_jax.study.state import State
 from collab_jax.study.task import cell_run, study_runs
 
@@ -115,8 +115,8 @@ def test_the_figure_has_a_curve_for_each_of_the_papers(tmp_path):
 
 
 def test_every_shipped_study_resolves_and_trains_nothing_twice(tmp_path):
-    assert set(list_studies()) >= {"table1", "table2", "table3", "fig2", "memory", "reduced"}
-    for name in list_studies():
+    assert set(list_shipped("study")) >= {"table1", "table2", "table3", "fig2", "memory", "reduced"}
+    for name in list_shipped("study"):
         runs = study_runs(load_study(name)[1], tmp_path)
         assert len({run.name for run in runs}) == len(runs) > 0
     reduced = study_runs(load_study("reduced")[1], tmp_path)
@@ -203,12 +203,11 @@ def test_only_this_studys_folder_is_written(tiny, tmp_path, capsys):
 def test_a_run_with_another_config_is_not_gone_on_with(tiny, tmp_path, capsys):
     out = tmp_path / "out"
     (run,) = study_runs(load_study(str(tiny))[1], out)
-    run.config.unlock()
-    run.config.learning_rate = 0.3
     from collab_jax import config as config_lib
 
+    config = config_lib.replace(run.config, {"learning_rate": 0.3})
     (out / run.name).mkdir(parents=True)
-    (out / run.name / "config.json").write_text(config_lib.to_json(run.config))
+    (out / run.name / "config.json").write_text(config_lib.to_json(config))
     (out / "study.json").write_text('{"format": 1, "name": "tiny"}')
     line = refused(capsys, "--study", tiny, "--out", out)
     assert "learning_rate = 0.3, not 0.05" in line and run.name in line

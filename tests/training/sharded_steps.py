@@ -32,7 +32,8 @@ if of_processes:
     processes.start(of_processes[0], int(of_processes[1]), int(of_processes[2]))
 
 config = tiny_config(method)
-config.model.dtype = dtype  # float64 is for this comparison alone; no config may ask for it.
+# float64 is for this comparison alone; no config may ask for it.
+config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))
 digits = data.load("digits", train_examples=320)
 parts = create_experiment(config, DataInfo.of(digits), 5)
 as_wide = lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x  # noqa: E731

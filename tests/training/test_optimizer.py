@@ -9,18 +9,13 @@ from collab_jax import config as config_lib
 from collab_jax.training.optimizer import create_optimizer, learning_rate_schedule
 
 
+def configured(**changes):
+    return config_lib.parse(config_lib.recipe("baseline", changes))
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_updates_are_those_of_pytorchs_sgd(nesterov):
-    config = config_lib.recipe(
-        "baseline",
-        {
-            "epochs": 4,
-            "learning_rate": 0.1,
-            "decay_epochs": (2, 3),
-            "weight_decay": 0.01,
-            "nesterov": nesterov,
-        },
-    )
+    config = configured(epochs=4, decay_epochs=(2, 3), weight_decay=0.01, nesterov=nesterov)
     optimizer = create_optimizer(config, steps_per_epoch=3)
     rng = np.random.default_rng(0)
     weights = rng.normal(size=5)
@@ -39,6 +34,6 @@ def test_updates_are_those_of_pytorchs_sgd(nesterov):
 
 
 def test_warmup_rises_to_the_full_rate():
-    config = config_lib.recipe("baseline", {"learning_rate": 0.4, "warmup_epochs": 2.0})
+    config = configured(learning_rate=0.4, warmup_epochs=2.0)
     schedule = learning_rate_schedule(config, steps_per_epoch=2)
     np.testing.assert_allclose([schedule(i) for i in range(6)], [0.1, 0.2, 0.3, 0.4, 0.4, 0.4])

@@ -174,9 +174,8 @@ def best_recipe(
         return None
     best = min(complete, key=lambda row: (row["validation_error"], row["trial"]))
     config = recipes.load(search.recipe, search.method)
-    for key, value in best["parameters"].items():
-        config_lib.override(config, key, repr(value))
-    changes = config_lib.differences(config_lib.default_config(), config)
+    config = config_lib.override(config, {k: repr(v) for k, v in best["parameters"].items()})
+    changes = config_lib.differences(config_lib.Config(), config)
     values = {key: new for key, _, new in changes if key not in ("method", "seed", "version")}
     values["name"] = name
     found = ", ".join(f"{key} = {value:.4g}" for key, value in best["parameters"].items())

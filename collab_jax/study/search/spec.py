@@ -79,15 +79,7 @@ def load_search(argument: str) -> tuple[str, Search]:
       UserError: no such file, an error in it, or not a valid search.
     """
     file, method = recipes.split_argument(argument)
-    path = Path(file).expanduser()
-    if not path.is_file():
-        folder = recipes.shipped_dir() / "searches"
-        path = folder / f"{Path(file).name.removesuffix('.py')}.py"
-        if not path.is_file():
-            names = sorted(p.stem for p in folder.glob("[!_]*.py"))
-            raise UserError(
-                f"--search {file}: no such file or shipped search; shipped are {', '.join(names)}"
-            )
+    path = config_lib.find_shipped("search", file)
     wanted = () if method is None else (config_lib.parse_method(method),)
     search = recipes.call(path, "get_search(method)", *wanted)
     if not isinstance(search, Search):
