@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from collab_jax import _moved
 from collab_jax._version import __version__
 
 if TYPE_CHECKING:
@@ -10,8 +11,12 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "load"]
 
+_moved.install()
+
 
 def __getattr__(name: str) -> Any:
     if name == "load":
         return importlib.import_module("collab_jax.runs.load").load
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise AttributeError(
+        _moved.told(name) or f"module {__name__!r} has no attribute {name!r}", name=name
+    )

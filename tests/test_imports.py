@@ -9,6 +9,9 @@ from typing import TypeVar
 import pytest
 from public import PACKAGE, public_modules
 
+import collab_jax
+from collab_jax._moved import MOVED
+
 # What the modules that other people's code uses may import from outside the standard library.
 OUTSIDE = {
     "losses": {"jax", "jaxtyping"},
@@ -88,3 +91,20 @@ def test_public_names_are_listed_and_there(name):
     }
     missing = defined - set(module.__all__)
     assert not missing, f"{name}.__all__ lacks {missing}; a name of its own starts with _"
+
+
+@pytest.mark.parametrize("old", sorted(MOVED))
+def test_a_module_that_moved_is_told_where_it_is(old):
+    expected = rf"collab_jax\.{old} is collab_jax\.{MOVED[old]} since version 0\.2\.0"
+    with pytest.raises(ImportError, match=expected):
+        importlib.import_module(f"collab_jax.{old}")
+    for new in MOVED[old].split(" and "):
+        importlib.import_module(f"collab_jax.{new}")
+
+
+def test_a_module_that_moved_is_told_as_an_attribute_too():
+    with pytest.raises(AttributeError, match=r"is collab_jax\.runs\.loop since"):
+        collab_jax.train  # noqa: B018
+    with pytest.raises(ImportError, match=r"is collab_jax\.runs\.load since"):
+        from collab_jax import restore  # noqa: F401
+    assert not hasattr(collab_jax, "xyzzy")

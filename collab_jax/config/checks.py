@@ -253,17 +253,21 @@ def _method_contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def without_effect(config: Config, names: Iterable[str]) -> dict[str, str]:
     """Those of `names` that the configuration makes no use of, each with what it is idle with."""
-    method = parse_method(config.method)
+    method, optimizer, schedule = config.method, config.optimizer.name, config.schedule
     used = set(method.split("+"))
     if method in ("tree", "multi_instance"):
         used |= {"out", "multi_head"}
     idle = {*TERMS, "multi_head"} - used
-    return {
-        name: f"method {method}"
-        for name in names
-        if name.split(".")[0] in idle
-        or (name == "out.masks_per_layer" and "out" not in method.split("+"))
-    }
+    reasons: dict[str, str] = {}
+    if optimizer != "sgd":
+        reasons |= dict.fromkeys(("momentum", "nesterov"), f"optimizer {optimizer}")
+    if schedule != "step":
+        reasons |= dict.fromkeys(("decay_epochs", "decay_factor"), f"schedule {schedule}")
+    for name in SCHEMA:
+        single_branch = name == "out.masks_per_layer" and "out" not in method.split("+")
+        if name.split(".")[0] in idle or single_branch:
+            reasons[name] = f"method {method}"
+    return {name: reasons[name] for name in names if name in reasons}
 
 
 def check_against_data(

@@ -25,6 +25,7 @@ __all__ = [
     "Mid",
     "Model",
     "MultiHead",
+    "Optimizer",
     "Out",
     "PullPush",
 ]
@@ -221,6 +222,15 @@ class MultiHead:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """How the parameters move."""
+
+    name: Literal["sgd", "adamw", "lion"] = _key(
+        "sgd", "", "optimizer; adamw and lion decouple the weight decay from the gradient"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """When the state is saved."""
 
@@ -260,6 +270,9 @@ class Config:
     momentum: float = _key(0.9, "[0, 1)", "momentum of SGD; 0: none")
     nesterov: bool = _key(False, "", "Nesterov's form of the momentum")
     weight_decay: float = _key(5e-4, _WEIGHT, "L2 decay added to the gradient of all parameters")
+    schedule: Literal["step", "cosine", "constant"] = _key(
+        "step", "", "the learning rate decays in steps, along a cosine to 0 over `epochs`, or never"
+    )
     decay_epochs: tuple[float, ...] = _key(
         (0.3, 0.6, 0.8),
         "(0, 1000000]",
@@ -286,6 +299,7 @@ class Config:
     pull_push: PullPush = field(default_factory=PullPush)
     kernel: Kernel = field(default_factory=Kernel)
     multi_head: MultiHead = field(default_factory=MultiHead)
+    optimizer: Optimizer = field(default_factory=Optimizer)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     log: Log = field(default_factory=Log)
 

@@ -10,7 +10,7 @@ from collab_jax.config import Config
 from collab_jax.data import DataInfo
 from collab_jax.models import Network, create_model
 from collab_jax.objective import Objective, create_objective
-from collab_jax.training.optimizer import create_optimizer
+from collab_jax.training.optimizer import create_optimizer, learning_rate_schedule
 from collab_jax.training.step import StepSettings
 
 __all__ = [
@@ -76,6 +76,7 @@ def create_experiment(config: Config, info: DataInfo, steps_per_epoch: int) -> E
         model=model,
         objective=objective,
         optimizer=optimizer,
+        learning_rate=learning_rate_schedule(config, steps_per_epoch),
         mean=jnp.array(info.mean, jnp.float32),
         std=jnp.array(info.std, jnp.float32),
         num_classes=info.num_classes,

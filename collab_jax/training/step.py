@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from collab_jax import data
 from collab_jax.data.label_noise import noisy_labels
 from collab_jax.objective import Objective
+from collab_jax.training.optimizer import steps_taken
 from collab_jax.training.state import Batch, TrainState
 
 __all__ = ["StepSettings", "count_wrong", "summarise", "train_chunk", "train_step"]
@@ -26,6 +27,7 @@ class StepSettings:
       model: the backbone and its classifier.
       objective: the total loss.
       optimizer: over the tree (params, heads).
+      learning_rate: the optimizer's, as a function of its count of steps.
       mean: (C,), of the training split's pixels divided by 255.
       std: (C,), likewise.
       num_classes: m.
@@ -42,6 +44,7 @@ class StepSettings:
     model: nn.Module
     objective: Objective
     optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
     mean: Array
     std: Array
     num_classes: int
@@ -85,7 +88,7 @@ def train_step(
     Returns:
       The state after the step, and the epoch's sums so far: `steps`, `skipped`, `loss`, every
       term's value and the parts of a batch that were wrong, each added up over the steps, with
-      the fault's step as `fault`.
+      the fault's step as `fault` and this step's `learning_rate`.
     """
     run_key = jax.random.wrap_key_data(state.key)
     step_key = jax.random.fold_in(run_key, state.step)
@@ -114,6 +117,7 @@ def train_step(
     loss, values, gradients = _add_terms_of_parameters(
         settings.objective, state, loss, values, gradients
     )
+    learning_rate = jnp.asarray(settings.learning_rate(steps_taken(state.opt_state)), jnp.float32)
     with jax.named_scope("optimizer"):
         updates, opt_state = settings.optimizer.update(gradients, state.opt_state, trainable)
         new_trainable: Any = optax.apply_updates(trainable, updates)
@@ -148,7 +152,7 @@ def train_step(
         sums=sums,
         fault=fault,
     )
-    return state, {**sums, "fault": fault["step"]}
+    return state, {**sums, "fault": fault["step"], "learning_rate": learning_rate}
 
 
 def _differentiate(
@@ -233,13 +237,14 @@ def train_chunk(
 
 
 def summarise(sums: dict[str, Any]) -> dict[str, float]:
-    """Turns a train step's sums over an epoch into means, and wrong parts into errors in %."""
+    """Turns a train step's report into an epoch's means, and wrong parts into errors in %."""
     steps = max(float(sums["steps"]), 1.0)
     means = {
         name: float(value) / steps
         for name, value in sums.items()
-        if name not in ("steps", "skipped", "fault")
+        if name not in ("steps", "skipped", "fault", "learning_rate")
     }
     for top in ("top1", "top5"):
         means[f"{top}_error"] = 100.0 * means.pop(f"{top}_wrong")
-    return {**means, "skipped_steps": int(sums["skipped"])}
+    rate = {"learning_rate": float(sums["learning_rate"])}
+    return {**means, **rate, "skipped_steps": int(sums["skipped"])}

@@ -188,6 +188,18 @@ def test_without_effect_finds_options_of_terms_that_are_off():
     assert find("baseline") == keys[1:]
 
 
+def test_without_effect_finds_what_other_optimizers_and_schedules_leave_out():
+    keys = ["momentum", "nesterov", "decay_epochs", "decay_factor", "weight_decay"]
+    config = config_lib.parse(changed(optimizer__name="lion", schedule="cosine"))
+    assert config_lib.without_effect(config, keys) == {
+        "momentum": "optimizer lion",
+        "nesterov": "optimizer lion",
+        "decay_epochs": "schedule cosine",
+        "decay_factor": "schedule cosine",
+    }
+    assert config_lib.without_effect(config_lib.Config(), keys) == {}
+
+
 @pytest.mark.parametrize(
     ("method", "values", "data", "key"),
     [

@@ -37,9 +37,7 @@ def test_the_defaults_of_an_earlier_version_mean_what_the_defaults_mean_today():
 def test_pull_push_had_a_norm_over_the_images_of_a_micro_batch(
     batch_size, micro_batches, weight, now
 ):
-    text = old_file(
-        batch_size=batch_size, micro_batches=micro_batches, pull_push__weight=weight
-    )
+    text = old_file(batch_size=batch_size, micro_batches=micro_batches, pull_push__weight=weight)
     assert config_lib.from_json(text).pull_push.weight == pytest.approx(now, rel=1e-12)
 
 

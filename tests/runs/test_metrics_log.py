@@ -92,8 +92,15 @@ def test_a_damaged_event_ends_the_reading(tmp_path, place):
 
 def test_sums_become_means_and_percent():
     sums = {"steps": 4, "skipped": 1, "loss": 2.0, "mid": 8.0, "top1_wrong": 1.0, "top5_wrong": 0.5}
-    assert summarise({**sums, "fault": -1}) == pytest.approx(
-        {"loss": 0.5, "mid": 2.0, "top1_error": 25.0, "top5_error": 12.5, "skipped_steps": 1}
+    assert summarise({**sums, "fault": -1, "learning_rate": 0.1}) == pytest.approx(
+        {
+            "loss": 0.5,
+            "mid": 2.0,
+            "top1_error": 25.0,
+            "top5_error": 12.5,
+            "skipped_steps": 1,
+            "learning_rate": 0.1,
+        }
     )
 
 
