@@ -28,7 +28,7 @@ _NOT_TERMS = {
     "skipped_steps",
     "learning_rate",
 }
-_NOT_TERMS |= {"images_per_second", "wait_fraction"}
+_NOT_TERMS |= {"learning_rate", "images_per_second", "wait_fraction"}
 _NOT_TERMS |= {"logit_scale", "dead_units_fc1", "dead_units_fc2"}
 
 

@@ -1,5 +1,6 @@
 """Who holds a run directory, and what is left of it after a mistake or a removal."""
 
+import json
 import os
 import random
 import resource
@@ -85,3 +86,18 @@ def test_a_damaged_config_is_told_in_one_line_or_read(tmp_path):
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
             told += 1
     assert told > 100
+
+
+def test_a_run_of_an_earlier_version_is_read_and_not_gone_on_with(tmp_path):
+    with hold(tmp_path):
+        open_config(tmp_path, tiny_config(), resume=True)
+        path = tmp_path / "config.json"
+        tree = json.loads(path.read_text())
+        tree["version"], tree["pull_push"]["weight"] = "0.1.0", 0.02
+        path.write_text(json.dumps(tree))
+        assert read_config(tmp_path).pull_push.weight == 1.28
+        with pytest.raises(UserError) as caught:
+            open_config(tmp_path, tiny_config(), resume=True)
+    assert str(caught.value).startswith(
+        f"--workdir {tmp_path}: config.version = 0.1.0 of its run; expected 0.2.0 or later"
+    )

@@ -18,6 +18,7 @@ from test_torch_weights import Layers, vgg
 from tiny import ALL_TERMS, tiny_config
 
 import collab_jax
+from collab_jax._version import __version__
 from collab_jax.errors import RunError, UserError
 from collab_jax.runs import evaluate, loop
 from collab_jax.runs.checkpoint import Checkpointer
@@ -191,6 +192,18 @@ def test_load_gives_inference_alone_and_evaluations_logits(straight):
     logits = jax.jit(model.apply)(variables, restored.info.normalise(images))
     with np.load(run_dir / "evaluation-best" / "predictions.npz") as predictions:
         np.testing.assert_allclose(logits, predictions["logits"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_of_an_earlier_version_loads_and_its_run_does_not_go_on(straight, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(straight[0], run_dir)
+    path = run_dir / "config.json"
+    path.write_text(path.read_text().replace(f'"version": "{__version__}"', '"version": "0.1.0"'))
+    restored, same = (evaluate.load_run(path, "last") for path in (run_dir, straight[0]))
+    assert restored.config.version == "0.1.0"
+    assert jax.tree.all(jax.tree.map(np.array_equal, restored.variables, same.variables))
+    with pytest.raises(UserError, match=r"config\.version = 0\.1\.0 of its run"):
+        loop.run(tiny_config(checkpoint__every_steps=3), run_dir)
 
 
 def test_no_such_checkpoint(straight, tmp_path):

@@ -12,7 +12,6 @@ import pytest
 from compare_runs import metrics_without_timing
 from tiny import tiny_config
 
-from collab_jax import cli
 from collab_jax.errors import UserError
 from collab_jax.runs import loop, seeds
 from collab_jax.runs.checkpoint import checkpoint_dir, complete_steps
@@ -127,21 +126,6 @@ def test_what_one_seed_wrote_before_a_kill_is_taken_back_and_no_finished_run(tra
     with pytest.raises(UserError, match="the runs stand at steps 15, 0"):
         seeds.run([small(1), small(2)], workdirs)
     assert complete_steps(checkpoint_dir(workdirs[0])) == before[0]
-
-
-def test_seeds_on_the_command_line(tmp_path):
-    recipe = ["--config", "digits_vgg16:out", "--seeds", "4,2"]
-    command = cli.parse([*recipe, "--workdir", str(tmp_path)])
-    assert command.seeds == ((4, tmp_path / "seed-4"), (2, tmp_path / "seed-2"))
-    (_, default), _ = cli.parse(recipe).seeds
-    assert default == Path("runs/digits_vgg16/out/seed-4")
-    for arguments, message in (
-        (["--seeds", "1,1"], "--seeds 1,1: expected each seed once"),
-        (["--seeds", "1,x"], "config.seed"),
-        (["--seeds", "1,2", "--config.seed=3"], "--seeds 1,2 and --config.seed exclude each other"),
-    ):
-        with pytest.raises(UserError, match=message):
-            cli.parse(["--config", "digits_vgg16:out", *arguments])
 
 
 def test_what_cannot_be_trained_together_is_refused(tmp_path):
