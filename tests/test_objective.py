@@ -70,7 +70,13 @@ def test_total_is_the_weighted_sum_of_the_losses(batch):
         "out": losses.collaborative_loss(outputs.logits, labels).mean(),
         "mid": losses.intermediate_loss(local_logits, labels).sum(0).mean(),
         "pull_push": losses.pull_push_loss(
-            projected, inputs, labels, pull=ramp, push=1 - ramp, num_classes=10
+            projected,
+            inputs,
+            labels,
+            pull=ramp,
+            push=1 - ramp,
+            num_classes=10,
+            per_example=True,
         ).sum(),
         "kernel": sum(
             losses.kernel_loss(state.params[f"stage{s}"][f"layer{i}"]["conv"]["kernel"])
