@@ -10,6 +10,7 @@ from importlib import resources
 import pytest
 from test_configs import ERRORS
 
+from collab_jax import config as config_lib
 from collab_jax.config import list_shipped
 from collab_jax.errors import RunError, UserError
 from collab_jax.study import Cell, Study, Table, load_study
@@ -143,8 +144,9 @@ def test_ablations_change_one_key_at_a_time(tmp_path):
     longer = {cell.column: cell_run(cell, 0, tmp_path).config for cell in tables[2].cells}
     baseline, equal = longer["baseline"], longer["baseline for mid's FLOPs"]
     assert equal.epochs / baseline.epochs == pytest.approx(1.61, abs=0.01)
-    ratios = [new / old for new, old in zip(equal.decay_epochs, baseline.decay_epochs, strict=True)]
-    assert ratios == pytest.approx([1.61] * 3, abs=0.02)
+    points = [config_lib.decay_points(config) for config in (equal, baseline)]
+    ratios = [new / old for new, old in zip(*points, strict=True)]
+    assert ratios == pytest.approx([1.61] * 3)
 
 
 @pytest.mark.parametrize(
@@ -203,8 +205,6 @@ def test_only_this_studys_folder_is_written(tiny, tmp_path, capsys):
 def test_a_run_with_another_config_is_not_gone_on_with(tiny, tmp_path, capsys):
     out = tmp_path / "out"
     (run,) = study_runs(load_study(str(tiny))[1], out)
-    from collab_jax import config as config_lib
-
     config = config_lib.replace(run.config, {"learning_rate": 0.3})
     (out / run.name).mkdir(parents=True)
     (out / run.name / "config.json").write_text(config_lib.to_json(config))
