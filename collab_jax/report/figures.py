@@ -18,16 +18,7 @@ __all__ = ["curves_over_x", "differences", "learning_curves", "pictures", "separ
 _COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^vPX<>*hd"
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 3)))
-_NOT_TERMS = {
-    "step",
-    "epoch",
-    "split",
-    "loss",
-    "top1_error",
-    "top5_error",
-    "skipped_steps",
-    "learning_rate",
-}
+_NOT_TERMS = {"step", "epoch", "split", "loss", "top1_error", "top5_error", "skipped_steps"}
 _NOT_TERMS |= {"learning_rate", "images_per_second", "wait_fraction"}
 _NOT_TERMS |= {"logit_scale", "dead_units_fc1", "dead_units_fc2"}
 

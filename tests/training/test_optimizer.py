@@ -51,14 +51,14 @@ def test_decays_as_parts_of_a_run_keep_their_place_in_a_shorter_one():
 
 def test_decays_that_fall_on_one_step_are_all_taken():
     schedule = learning_rate_schedule(configured(epochs=1), steps_per_epoch=2)
-    np.testing.assert_allclose([schedule(i) for i in range(3)], [0.1, 0.02, 0.0008], rtol=1e-6)
+    np.testing.assert_allclose([schedule(i) for i in range(3)], [0.1, 0.004, 0.0008], rtol=1e-6)
 
 
 def test_cosine_and_constant_schedules():
     cosine = learning_rate_schedule(configured(epochs=4, schedule="cosine"), steps_per_epoch=5)
     np.testing.assert_allclose([cosine(0), cosine(10), cosine(20)], [0.1, 0.05, 0.0], atol=1e-8)
     constant = learning_rate_schedule(configured(epochs=4, schedule="constant"), 5)
-    assert {float(constant(step)) for step in (0, 10, 20)} == {np.float32(0.1)}
+    assert {float(constant(step)) for step in (0, 10, 20)} == {0.1}
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion"])
