@@ -57,16 +57,12 @@ class Command:
 
 
 def _parser(program: str) -> config_lib.FlagParser:
-    recipes = config_lib.list_shipped("recipe")
-    width = max(map(len, recipes), default=0)
-    lines = [f"  {name:<{width}}  {header}" for name, header in recipes.items()]
     parser = config_lib.FlagParser(
         prog=program,
         usage=(
             "%(prog)s --config FILE[:METHOD] [--workdir DIR] [--config.KEY=VALUE ...]\n"
             "       %(prog)s --mode eval|export --workdir DIR [--checkpoint best|last|STEP]"
         ),
-        epilog="\n".join(["recipes:", *lines]),
         formatter_class=partial(
             argparse.RawDescriptionHelpFormatter, max_help_position=28, width=80
         ),
@@ -130,7 +126,12 @@ def _parser(program: str) -> config_lib.FlagParser:
 
 def usage(program: str = "launch.py") -> str:
     """The help text with the list of shipped recipes."""
-    return _parser(program).format_help()
+    shipped = config_lib.list_shipped("recipe")
+    width = max(map(len, shipped), default=0)
+    lines = [f"  {name:<{width}}  {header}" for name, header in shipped.items()]
+    parser = _parser(program)
+    parser.epilog = "\n".join(["recipes:", *lines])
+    return parser.format_help()
 
 
 def parse(arguments: Sequence[str]) -> Command:

@@ -23,8 +23,8 @@ class FlagParser(argparse.ArgumentParser):
     given twice is refused.
     """
 
-    def __init__(self, *, overrides_help: str, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, exit_on_error=False, add_help=False, **options)
+    def __init__(self, *, overrides_help: str, add_help: bool = False, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, exit_on_error=False, add_help=add_help, **options)
         self.register("action", None, _Once)
         self.register("action", "store_true", _Switch)
         self._examples: dict[str, str] = {}
@@ -58,8 +58,11 @@ class FlagParser(argparse.ArgumentParser):
         flag = error.argument_name or ""
         if "expected one argument" in error.message:
             return UserError(f"{flag} needs a value, such as {flag}={self._example(flag)}")
-        value = error.message.removeprefix("ignored explicit argument ").strip("'\"")
-        return UserError(f"{flag}={value}: expected no value")
+        ignored = "ignored explicit argument "
+        if error.message.startswith(ignored):
+            value = error.message.removeprefix(ignored).strip("'\"")
+            return UserError(f"{flag}={value}: expected no value")
+        return UserError(f"{flag}: {error.message}")
 
     def _example(self, flag: str) -> str:
         key = SCHEMA.get(flag.removeprefix(_PREFIX))
@@ -80,7 +83,7 @@ class FlagParser(argparse.ArgumentParser):
 
 class _Once(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        if getattr(namespace, self.dest) is not None:
+        if getattr(namespace, self.dest) is not self.default:
             raise UserError(f"{option_string} is given twice, expected it once")
         setattr(namespace, self.dest, values)
 

@@ -32,10 +32,12 @@ from collab_jax.study.state import told_state
 from collab_jax.study.task import Run, cell_run, program_run, study_runs
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> config_lib.FlagParser:
+    parser = config_lib.FlagParser(
+        overrides_help="a key that changes no result, such as --config.data.dir=/data, for every "
+        "run",
+        add_help=True,
         prog="python -m collab_jax.study",
-        allow_abbrev=False,
         description="Runs what is missing of a study. The same command goes on after a stop.",
         epilog=f"shipped studies: {', '.join(config_lib.list_shipped('study'))}",
     )
@@ -69,23 +71,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="run on SLURM, with submitit's parameters such as slurm_partition=gpu timeout_min=240",
     )
-    parser.add_argument(
-        "--config.KEY",
-        dest="flags",
-        default=[],
-        metavar="VALUE",
-        help="a key that changes no result, such as --config.data.dir=/data, for every run",
-    )
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; 0 if every run is done, 1 if one failed, 2 for mistakes, 75 if stopped."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    flags = [word for word in words if word.startswith("--config.")]
-    options = _parser().parse_args([word for word in words if word not in flags])
     try:
-        return _run(options, flags)
+        return _run(_parser().read(sys.argv[1:] if arguments is None else arguments))
     except (UserError, RunError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
@@ -94,12 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_CODE
 
 
-def _run(options: argparse.Namespace, flags: list[str]) -> int:
+def _run(options: argparse.Namespace) -> int:
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: expected at least 1")
     if options.threads < 0:
         raise UserError(f"--threads {options.threads}: expected 0 or more")
-    _check_flags(flags)
+    _check_overrides(options.overrides)
     slurm = None if options.slurm is None else parse_slurm(options.slurm)
     name, study = load_study(options.study)
     out = _absolute(options.out)
@@ -129,7 +121,7 @@ def _run(options: argparse.Namespace, flags: list[str]) -> int:
             jobs=options.jobs or (1 if slurm is None else len(runs)),
             threads=options.threads,
             gpus=options.gpus.split(",") if options.gpus else (),
-            flags=flags,
+            flags=[f"--config.{key}={text}" for key, text in options.overrides.items()],
         )
         states = scheduler.go()
     failed = sorted(name for name, state in states.items() if state.status == "failed")
@@ -140,16 +132,12 @@ def _run(options: argparse.Namespace, flags: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _check_flags(flags: Sequence[str]) -> None:
-    for flag in flags:
-        key, equals, _ = flag.removeprefix("--config.").partition("=")
-        config_lib.check_key(key)
-        if not equals:
-            raise UserError(f"{flag}: expected --config.{key}=VALUE")
+def _check_overrides(overrides: Mapping[str, str]) -> None:
+    for key, text in overrides.items():
         if key not in config_lib.RESUME_FREE_KEYS:
             raise UserError(
-                f"{flag}: {key} changes results, expected it in the study file; here only "
-                f"{', '.join(sorted(config_lib.RESUME_FREE_KEYS))}"
+                f"--config.{key}={text}: {key} changes results, expected it in the study file; "
+                f"here only {', '.join(sorted(config_lib.RESUME_FREE_KEYS))}"
             )
 
 
