@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 from collab_jax import config as config_lib
 from collab_jax._version import __version__
 from collab_jax.errors import UserError
+from collab_jax.models import create_model
+from collab_jax.models.registry import MODELS
 
 TERMS = ("out", "mid", "pull_push", "kernel")
 
@@ -229,3 +231,9 @@ def test_contradictions_with_the_data_are_refused(method, values, data, key):
 def test_data_that_just_suffice_are_accepted():
     config = config_lib.parse(changed("out+mid", batch_size=100, top5=True, data__cutout=8))
     config_lib.check_against_data(config, 100, 6, (8, 8, 1))
+
+
+def test_the_networks_are_those_of_the_models_with_as_many_stages():
+    assert set(config_lib.MODEL_STAGES) == set(MODELS)
+    for name, stages in config_lib.MODEL_STAGES.items():
+        assert len(create_model(name, 10).stages) == stages
