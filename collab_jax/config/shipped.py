@@ -10,7 +10,7 @@ from typing import Literal
 from collab_jax.config.text import did_you_mean
 from collab_jax.errors import UserError
 
-__all__ = ["Kind", "find_shipped", "list_shipped"]
+__all__ = ["find_shipped", "list_shipped"]
 
 Kind = Literal["recipe", "study", "search"]
 
