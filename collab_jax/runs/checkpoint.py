@@ -24,7 +24,6 @@ __all__ = [
     "checkpoint_dir",
     "complete_steps",
     "read_checkpoint",
-    "remove_later",
 ]
 
 
@@ -198,7 +197,8 @@ class Checkpointer:
                 f"going on from {self._path(step)}",
                 stacklevel=3,
             )
-        remove_later(self.directory, step)
+        for other in newer:
+            shutil.rmtree(self._path(other))
         self._manager.reload()
 
     def _seal(self, step: int) -> None:
@@ -244,13 +244,6 @@ def checkpoint_dir(run_dir: str | os.PathLike[str]) -> Path:
 def complete_steps(directory: Path) -> list[int]:
     """The complete checkpoints, sound or damaged, in ascending order."""
     return [step for step in _steps(directory) if (directory / str(step) / MANIFEST).exists()]
-
-
-def remove_later(directory: Path, step: int) -> None:
-    """Removes the checkpoints of later steps than one that is kept."""
-    for other in _steps(directory):
-        if other > step:
-            shutil.rmtree(directory / str(other))
 
 
 def read_checkpoint(
