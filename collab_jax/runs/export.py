@@ -16,9 +16,10 @@ from jaxtyping import Array, Float
 
 from collab_jax._version import __version__
 from collab_jax.errors import RunError
+from collab_jax.files.atomic import write_json
 from collab_jax.runs import load_model
-from collab_jax.runs.directory import write_json
 from collab_jax.runs.load import Restored, load_run
+from collab_jax.training.state import count_parameters
 
 __all__ = ["PLATFORMS", "run"]
 
@@ -117,7 +118,7 @@ def _write(folder: Path, restored: Restored, checkpoint: str) -> dict[str, Any]:
         "data": restored.config.data.name,
         "checkpoint": checkpoint,
         "step": restored.step,
-        "parameters": sum(array.size for array in parameters.values()),
+        "parameters": count_parameters(restored.variables["params"]),
         "sha256": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
         "versions": {
             "collab_jax": __version__,

@@ -57,7 +57,7 @@ def test_events_go_on_in_one_file_without_repeats(tmp_path):
             log.write(line(step))
         log.close()
         (path,) = folder.iterdir()
-        path.rename(folder / f"events.out.tfevents.{first}.another-process")
+        path.rename(folder / f"events.out.tfevents.{first}.another-process.collab_jax")
         with next(folder.iterdir()).open("ab") as file:
             file.write(path.name.encode()[: 7 * first])
     assert scalars(folder) == [("test/loss", step, step / 2) for step in range(1, 7)]
@@ -71,7 +71,7 @@ def test_what_a_kill_between_two_event_files_left_is_not_repeated(tmp_path):
     log.close()
     (path,) = folder.iterdir()
     for name in ("first", "second"):
-        (folder / f"events.out.tfevents.{name}").write_bytes(path.read_bytes())
+        (folder / f"events.out.tfevents.{name}.collab_jax").write_bytes(path.read_bytes())
     path.unlink()
     MetricsLog(tmp_path, 2).close()
     assert scalars(folder) == [("test/loss", 1, 0.5), ("test/loss", 2, 1.0)]
