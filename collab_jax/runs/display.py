@@ -76,7 +76,7 @@ class TerminalDisplay:
     ) -> None:
         self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._progress = Progress(
-            BarColumn(bar_width=max(8, min(24, self._console.width - 80)), table_column=_whole()),
+            BarColumn(bar_width=max(4, min(24, self._console.width - 76)), table_column=_whole()),
             TextColumn("{task.percentage:>3.0f}%"),
             _Note(),
             TimeElapsedColumn(table_column=_whole()),

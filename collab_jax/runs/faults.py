@@ -1,11 +1,11 @@
 """Errors that end a run, each in a line that says what is kept."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from collab_jax.errors import RunError
-from collab_jax.runs.checkpoint import checkpoint_dir, complete_steps
+from collab_jax.runs.checkpoint import Checkpoints, checkpoint_dir, complete_steps
 from collab_jax.training.health import not_finite
 from collab_jax.training.state import TrainState
 
@@ -18,6 +18,7 @@ class Faults:
     Args:
       run_dir: the run directory.
       check_held: raises a RunError once the directory is gone.
+      checkpoints: of the run.
       terms: names of the objective's terms.
       steps_per_epoch: whole batches in the training split.
       skip: whether steps that are not finite are skipped.
@@ -27,12 +28,13 @@ class Faults:
         self,
         run_dir: Path,
         check_held: Callable[[], None],
+        checkpoints: Checkpoints,
         terms: Sequence[str],
         steps_per_epoch: int,
         *,
         skip: bool,
     ) -> None:
-        self._run_dir, self.check_held = run_dir, check_held
+        self._run_dir, self.check_held, self._checkpoints = run_dir, check_held, checkpoints
         self._terms, self._steps_per_epoch, self._skip = terms, steps_per_epoch, skip
 
     def check_finite(self, state: TrainState) -> None:
@@ -66,5 +68,8 @@ class Faults:
             ) from error
 
     def _kept(self) -> str:
+        # One that is being written counts once it is whole; its failure must not hide this one.
+        with suppress(RunError):
+            self._checkpoints.wait()
         kept = complete_steps(checkpoint_dir(self._run_dir))
         return f"The last checkpoint kept is {f'step {kept[-1]}' if kept else 'none'}"

@@ -116,8 +116,6 @@ class Run:
         info = DataInfo.of(dataset)
         experiment = create_experiment(config, info, self.steps_per_epoch)
         self.terms = [term.name for term in experiment.objective.terms]
-        skip = config.nonfinite == "skip"
-        self.faults = Faults(run_dir, check_held, self.terms, self.steps_per_epoch, skip=skip)
         self.evaluator = Evaluator(experiment.model, info, config.eval_batch_size, self.placement)
         self.health = Health(experiment.model, info, dataset.train, self.placement)
         self.guessing_error = guessing_error(
@@ -135,6 +133,14 @@ class Run:
         self.compiled: set[int] = set()
         first = processes.is_first()
         self.checkpoints: Checkpoints = Checkpointer(run_dir) if first else NoCheckpointer()
+        self.faults = Faults(
+            run_dir,
+            check_held,
+            self.checkpoints,
+            self.terms,
+            self.steps_per_epoch,
+            skip=config.nonfinite == "skip",
+        )
         state, record = first_state(experiment, config, info, self.checkpoints, len(dataset.train))
         self.record = record or new_record(info, dataset.validation is not None)
         self.state = self.placement.replicate(state)

@@ -15,18 +15,20 @@ def surviving_streams() -> Iterator[None]:
 
     From the first error on, the stream leads nowhere, also afterwards.
     """
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (_Surviving(stream) for stream in before)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = before
+    before: tuple[Any, Any] = sys.stdout, sys.stderr
+    with open(os.devnull, "w") as nowhere:
+        # A process started without a stream has None in its place.
+        streams: Any = [_Surviving(stream or nowhere) for stream in before]
+        sys.stdout, sys.stderr = streams
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
 
 
 class _Surviving:
     def __init__(self, stream: Any) -> None:
-        # A process started without the stream has None in its place.
-        self._stream = stream or open(os.devnull, "w")
+        self._stream = stream
 
     def write(self, text: str) -> int:
         try:

@@ -1,6 +1,6 @@
 """TensorBoard's events of a run, in one file however often the run is resumed."""
 
-import os
+import secrets
 import struct
 import time
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ class EventFile:
             for event in read_events(path)
             if event.HasField("summary") and event.step <= step
         }
-        suffix = f".{os.getpid()}{_OURS}"
+        suffix = f".{secrets.token_hex(6)}{_OURS}"
         self._writer = EventsWriter(str(folder / "events"), suffix)
         # TensorBoard then forgets what the old files say, also where it has read them already.
         start = _event_proto.SessionLog(status=_event_proto.SessionLog.START)
@@ -53,8 +53,7 @@ class EventFile:
             self._write(event)
         self._writer.flush()
         for path in old:
-            if not path.name.endswith(suffix):
-                path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes scalars by tag.

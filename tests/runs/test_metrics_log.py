@@ -97,6 +97,33 @@ def test_sums_become_means_and_percent():
     )
 
 
+def test_nothing_counted_is_nothing_and_not_zero():
+    sums = {"steps": 0, "skipped": 4, "loss": 0.0, "top1_wrong": 0.0, "top5_wrong": 0.0}
+    none = {"loss": None, "top1_error": None, "top5_error": None}
+    assert summarise({**sums, "fault": 0}) == {**none, "skipped_steps": 4}
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    log = MetricsLog(tmp_path, 0)
+    log.write({**line(1), "loss": float("nan"), "mid": float("-inf"), "top1_error": 90.0})
+    log.close()
+    assert read_metrics(tmp_path) == [{**line(1), "loss": None, "mid": None, "top1_error": 90.0}]
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert scalars(tmp_path / "tensorboard") == [("test/top1_error", 1, 90.0)]
+
+
+def test_other_peoples_files_beside_the_events_stay(tmp_path):
+    folder = tmp_path / "tensorboard"
+    (folder / "sub").mkdir(parents=True)
+    theirs = [folder / "notes.txt", folder / "events.out.tfevents.1.host"]
+    for path in theirs:
+        path.write_text("theirs")
+    MetricsLog(tmp_path, 0).close()
+    MetricsLog(tmp_path, 0).close()
+    assert all(path.read_text() == "theirs" for path in theirs) and (folder / "sub").is_dir()
+    assert len(list(folder.glob("*.collab_jax"))) == 1
+
+
 def test_a_damaged_line_that_is_not_the_last_is_told(tmp_path):
     log = MetricsLog(tmp_path, 0, tensorboard=False)
     for step in (1, 2, 3):
