@@ -3,7 +3,7 @@
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "collab_jax"
-FACELESS = {"runs", "training"}
+FACELESS = {"files", "runs", "training"}
 """Packages that export nothing themselves."""
 
 

@@ -1,4 +1,4 @@
-"""The commands `plan`, `held`, `collectives`, `step` and `seeds` of `collab_jax.benchmark`."""
+"""The commands `plan`, `held`, `collectives` and `step` of `collab_jax.benchmark`."""
 
 import argparse
 import itertools
@@ -44,11 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument(
         "--against", choices=("torch",), help="time PyTorch beside it (extra `bench`)"
     )
-    seeds = commands.add_parser("seeds", help="time several seeds in one program against one")
-    seeds.add_argument("--config", default="digits_vgg16", metavar="FILE[:METHOD]")
-    seeds.add_argument("--counts", nargs="+", type=int, default=[2, 4], help="numbers of seeds")
-    for command in (step, seeds):
-        command.add_argument("--repeats", type=int, default=10, help="timed steps of each program")
+    step.add_argument("--repeats", type=int, default=10, help="timed steps of each program")
     plan.add_argument("--models", nargs="+", choices=_MODELS, default=["vgg16", "resnet18"])
     step.add_argument("--model", choices=_MODELS, default="vgg16")
     for command, batch in ((plan, 128), (step, 64), (split, 128), (held, 128)):
@@ -56,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--batch-size", type=int, default=batch)
         command.add_argument("--image-size", type=int, default=32)
         command.add_argument("--width", type=float, default=0.5 if command is step else 1.0)
-    for command in (plan, step, split, held, seeds):
+    for command in (plan, step, split, held):
         command.add_argument(
             "--output", type=Path, required=True, help="file to write, without its ending"
         )
@@ -82,8 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _collectives(options, command)
         elif options.command == "held":
             _held(options, command)
-        elif options.command == "seeds":
-            _seeds(options, command)
         else:
             _step(options, command)
     except (UserError, RunError) as error:
@@ -182,7 +176,8 @@ def _step(options: argparse.Namespace, command: str) -> None:
     from collab_jax.benchmark.step_time import markdown, measure
     from collab_jax.benchmark.workload import Case
 
-    _check_repeats(options)
+    if options.repeats < 1:
+        raise UserError(f"--repeats {options.repeats}: expected at least 1")
     if options.against == "torch" and options.model != "vgg16":
         raise UserError(f"--against torch: expected --model vgg16, got {options.model}")
     cases = [
@@ -200,25 +195,6 @@ def _step(options: argparse.Namespace, command: str) -> None:
     title = f"{options.model}, width {options.width:g}, {options.batch_size} x 3 x {size} x {size}"
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.with_suffix(".md").write_text(markdown(rows, title, command))
-
-
-def _check_repeats(options: argparse.Namespace) -> None:
-    if options.repeats < 1:
-        raise UserError(f"--repeats {options.repeats}: expected at least 1")
-
-
-def _seeds(options: argparse.Namespace, command: str) -> None:
-    from collab_jax.benchmark.seeds import measure_seeds, seeds_markdown
-    from collab_jax.config import recipes
-
-    _check_repeats(options)
-    if min(options.counts) < 2:
-        raise UserError(f"--counts {min(options.counts)}: expected at least 2")
-    config = recipes.load(*recipes.split_argument(options.config))
-    rows = measure_seeds(config, options.counts, repeats=options.repeats)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    title = f"{config.name} with {config.method}, batch {config.batch_size} each"
-    options.output.with_suffix(".md").write_text(seeds_markdown(rows, title, command))
 
 
 if __name__ == "__main__":

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import logging
 import os
-import secrets
-import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from collab_jax.data.arrays import Arrays
-from collab_jax.errors import RunError, UserError
+from collab_jax.errors import RunError, UserError, reason
+from collab_jax.files import atomic
+from collab_jax.files.locks import FileLock
 
 __all__ = [
     "NpyWriter",
@@ -27,8 +26,6 @@ __all__ = [
     "exists",
     "locked",
     "open_arrays",
-    "temporary_prefix",
-    "write_text",
     "writing",
 ]
 
@@ -51,23 +48,16 @@ def locked(directory: Path) -> Iterator[None]:
     """
     with disk_errors(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(f"{directory}.lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        held = True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.warning("waiting for another process that makes %s", directory)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:
-            held = False  # A file system without locks.
-        if held:
+        lock = FileLock(Path(f"{directory}.lock"))
+    with lock:
+        # A file system may have no locks.
+        with contextlib.suppress(OSError):
+            if not lock.try_acquire():
+                _log.warning("waiting for another process that makes %s", directory)
+                lock.acquire()
             # Under the lock no one is writing: what lies there is from a killed process.
-            for stale in directory.parent.glob(f".{directory.name}*.new-*"):
-                shutil.rmtree(stale, ignore_errors=True)
+            atomic.remove_temporaries(directory)
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -80,23 +70,13 @@ def writing(directory: Path) -> Iterator[Path]:
         UserError: the folder may not be written.
         RunError: the disk is full or fails.
     """
-    temporary = directory.parent / (temporary_prefix(directory) + secrets.token_hex(6))
-    try:
-        with disk_errors(directory):
-            temporary.mkdir(parents=True)
-            yield temporary
-            try:
-                temporary.rename(directory)
-            except OSError:
-                if not exists(directory):
-                    raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def temporary_prefix(path: Path) -> str:
-    """How the names of temporary neighbours of a file or folder begin."""
-    return f".{path.name}.new-"
+    with disk_errors(directory):
+        try:
+            with atomic.new_folder(directory) as temporary:
+                yield temporary
+        except OSError:
+            if not exists(directory):
+                raise
 
 
 @contextlib.contextmanager
@@ -110,26 +90,13 @@ def disk_errors(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        said = error.strerror or str(error)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise UserError(
-                f"{directory}: cannot be written ({reason}), expected a folder of one's own as "
+                f"{directory}: cannot be written ({said}), expected a folder of one's own as "
                 "data.dir"
             ) from None
-        raise RunError(f"{directory}: cannot be written ({reason}); nothing is kept") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    temporary = path.with_name(temporary_prefix(path) + secrets.token_hex(6))
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise RunError(f"{directory}: cannot be written ({said}); nothing is kept") from None
 
 
 class NpyWriter:
@@ -186,10 +153,8 @@ def describe(directory: Path, class_names: tuple[str, ...], **about: Any) -> Non
     It holds a checksum of each array, as a flipped pixel or label would train unnoticed.
     """
     sums = {name: _checksum(directory / f"{name}.npy") for name in _FILES}
-    write_text(
-        directory / _DESCRIPTION,
-        json.dumps({"class_names": class_names, "crc32": sums, **about}, indent=1) + "\n",
-    )
+    content = {"class_names": class_names, "crc32": sums, **about}
+    atomic.write_json(directory / _DESCRIPTION, content)
 
 
 def _checksum(path: Path) -> int:
@@ -219,10 +184,9 @@ def open_arrays(directory: Path) -> Arrays:
                 raise ValueError(f"{name}.npy differs from its checksum")
     # Damaged bytes make NumPy and the JSON reader raise errors of many kinds.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(
-            f"{directory}: the cached arrays are damaged ({reason}), expected them as they were "
-            "written; delete this folder and they are made again"
+            f"{directory}: the cached arrays are damaged ({reason(error)}), expected them as they "
+            "were written; delete this folder and they are made again"
         ) from None
     return Arrays(**arrays, class_names=class_names, directory=directory)
 

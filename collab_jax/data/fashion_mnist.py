@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import struct
 import sys
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from collab_jax.errors import UserError
+from collab_jax.files import atomic
 
 __all__ = ["DEBIAN_DIR", "from_debian", "main", "published", "restore"]
 
@@ -82,9 +82,7 @@ def restore(source: Path, destination: Path, url_infos: Mapping[str, Any]) -> No
     try:
         destination.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
-            temporary = destination / f".{name}.new-{os.getpid()}"
-            temporary.write_bytes(data)
-            temporary.replace(destination / name)
+            atomic.write_bytes(destination / name, data)
     except OSError as error:
         raise UserError(f"{destination}: cannot be written ({error.strerror})") from None
 

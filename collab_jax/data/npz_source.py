@@ -18,7 +18,7 @@ import numpy as np
 
 from collab_jax.data import cache
 from collab_jax.data.arrays import Arrays, area_downscale, chunks, target_shape
-from collab_jax.errors import UserError
+from collab_jax.errors import UserError, reason
 
 __all__ = ["load"]
 
@@ -212,10 +212,9 @@ def _damage(path: Path, name: str = "") -> Iterator[None]:
             yield
     # zipfile, zlib and NumPy's header parser raise errors of a dozen kinds on damaged bytes.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         which = f"{name} is damaged" if name else "not a readable .npz file"
         raise UserError(
-            f"{path}: {which} ({reason}), expected a file written by numpy.savez"
+            f"{path}: {which} ({reason(error)}), expected a file written by numpy.savez"
         ) from None
 
 

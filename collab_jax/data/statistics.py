@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from collab_jax.data import cache
 from collab_jax.data.arrays import chunks
+from collab_jax.files import atomic
 
 __all__ = ["cached_mean_and_std", "mean_and_std"]
 
@@ -78,7 +78,7 @@ def cached_mean_and_std(
         return stored
     mean, std = mean_and_std(images, rows)
     try:
-        cache.write_text(path, json.dumps({"mean": mean.tolist(), "std": std.tolist()}) + "\n")
+        atomic.write_json(path, {"mean": mean.tolist(), "std": std.tolist()})
     except OSError as error:
         # A shared cache may be read-only; the next run then computes them again.
         _log.info("%s: not written (%s)", path, error.strerror)

@@ -19,7 +19,8 @@ import numpy as np
 
 from collab_jax.data import cache, tfds_files
 from collab_jax.data.arrays import Arrays, area_downscale, target_shape
-from collab_jax.errors import UserError
+from collab_jax.errors import UserError, reason
+from collab_jax.files import atomic
 
 __all__ = ["load"]
 
@@ -168,10 +169,10 @@ def _prepare(name: str, builder: Any, root: Path, manual_dir: Path, sources_file
     _log.info("preparing %s in %s", name, root)
     with cache.disk_errors(root):
         # Before preparing, so that no end of the process can lose it.
-        cache.write_text(sources_file, json.dumps({"unverified": unverified}) + "\n")
+        atomic.write_json(sources_file, {"unverified": unverified})
         # Extracted afresh and removed: TFDS would go on using what an earlier archive left.
         with tempfile.TemporaryDirectory(
-            prefix=cache.temporary_prefix(sources_file), dir=sources_file.parent
+            prefix=atomic.temporary_neighbour(sources_file).name, dir=sources_file.parent
         ) as extracted:
             error = _run_child(
                 {
@@ -272,9 +273,8 @@ def _examples(builder: Any, split: str, count: int) -> Iterator[list[dict[str, A
                 examples = source.__getitems__(list(range(start, min(start + _CHUNK, count))))
         # The reader and the decoders raise errors of many kinds on damaged records.
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UserError(
-                f"{builder.data_dir}: the prepared data are damaged ({reason}); delete this "
+                f"{builder.data_dir}: the prepared data are damaged ({reason(error)}); delete this "
                 "folder and they are prepared again"
             ) from None
         yield examples

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from collab_jax.errors import RunError, UserError
-from collab_jax.runs.directory import read_json
+from collab_jax.files.atomic import read_json
 from collab_jax.runs.metrics_log import read_metrics
 
 __all__ = [

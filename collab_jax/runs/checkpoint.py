@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,48 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from collab_jax.errors import RunError, UserError
+from collab_jax.runs.directory import CHECKPOINTS
 from collab_jax.runs.manifest import MANIFEST, is_sound, write_manifest
+from collab_jax.runs.ownership import Written
 
 __all__ = [
     "Checkpointer",
+    "Checkpoints",
+    "NoCheckpointer",
     "checkpoint_dir",
     "complete_steps",
     "read_checkpoint",
-    "remove_later",
 ]
+
+
+class Checkpoints(Protocol):
+    """What keeps a run's checkpoints."""
+
+    def resume(self, template: Any) -> tuple[Any, dict[str, Any]] | None: ...
+
+    def save(
+        self, step: int, state: Any, record: dict[str, Any], best_step: int | None
+    ) -> None: ...
+
+    def wait(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class NoCheckpointer:
+    """Keeps nothing: of several processes, the first one alone has checkpoints."""
+
+    def resume(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
+        pass
+
+    def save(self, step: int, state: Any, record: dict[str, Any], best_step: int | None) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class Checkpointer:
@@ -34,10 +67,18 @@ class Checkpointer:
     A checkpoint holds the training state and a JSON record. It is written in the background; once
     it is complete, a manifest with the SHA-256 of each of its files is added. A checkpoint without
     a manifest was cut off while it was being written; one that differs from its manifest is
-    damaged. Neither is restored.
+    damaged. Neither is restored. Those that are no longer wanted are deleted; that they are this
+    run's is known by a list of the steps that it wrote, or by their manifests.
+
+    Args:
+      run_dir: the run directory.
 
     Attributes:
       directory: the folder that holds one folder a step.
+
+    Raises:
+      UserError: if the folder holds a checkpoint that this run did not write.
+      RunError: if it cannot be opened or written.
     """
 
     def __init__(self, run_dir: str | os.PathLike[str]) -> None:
@@ -60,6 +101,7 @@ class Checkpointer:
         )
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            self._written = Written(self.directory)
             self._manager = ocp.CheckpointManager(self.directory, options=options)
         except OSError as error:
             raise RunError(
@@ -90,6 +132,7 @@ class Checkpointer:
             # The background thread would read buffers that the next step is given to overwrite.
             state = jax.tree.map(jnp.copy, state)
         try:
+            self._written.add(step)
             saved = self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -128,6 +171,11 @@ class Checkpointer:
             # Orbax raises a failure that `wait` has told once more.
             with suppress(Exception):
                 self._manager.close()
+
+    def resume(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
+        """The state and record to go on with, see `restore`; None where none is complete."""
+        self.remove_incomplete()
+        return self.restore(template)[1:] if complete_steps(self.directory) else None
 
     def restore(self, template: Any) -> tuple[int, Any, dict[str, Any]]:
         """Restores the newest sound checkpoint.
@@ -198,7 +246,8 @@ class Checkpointer:
                 f"going on from {self._path(step)}",
                 stacklevel=3,
             )
-        remove_later(self.directory, step)
+        for other in newer:
+            shutil.rmtree(self._path(other))
         self._manager.reload()
 
     def _seal(self, step: int) -> None:
@@ -238,19 +287,12 @@ class _Pinned:
 
 def checkpoint_dir(run_dir: str | os.PathLike[str]) -> Path:
     """The folder of a run's checkpoints."""
-    return Path(run_dir).absolute() / "checkpoints"
+    return Path(run_dir).absolute() / CHECKPOINTS
 
 
 def complete_steps(directory: Path) -> list[int]:
     """The complete checkpoints, sound or damaged, in ascending order."""
     return [step for step in _steps(directory) if (directory / str(step) / MANIFEST).exists()]
-
-
-def remove_later(directory: Path, step: int) -> None:
-    """Removes the checkpoints of later steps than one that is kept."""
-    for other in _steps(directory):
-        if other > step:
-            shutil.rmtree(directory / str(other))
 
 
 def read_checkpoint(
@@ -329,4 +371,5 @@ def _reason(error: BaseException) -> str:
 
 
 def _steps(directory: Path) -> list[int]:
-    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdigit())
+    names = [path.name for path in directory.glob("*")]
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())

@@ -1,4 +1,4 @@
-"""When a run's display and checkpoints are due, and how much of an epoch the device waited."""
+"""When a run's display and checkpoints are due, and how fast an epoch's steps were."""
 
 import time
 from collections.abc import Iterator
@@ -36,9 +36,12 @@ class Clock:
             self._displayed = time.monotonic()
         return due
 
-    def due_checkpoint(self, every_minutes: float) -> bool:
-        """Whether so many minutes went by since the last checkpoint; never for 0."""
-        return every_minutes > 0 and time.monotonic() - self._saved >= 60 * every_minutes
+    def due_checkpoint(self, step: int, every_steps: int, every_minutes: float) -> bool:
+        """Whether one is due by the steps or the minutes since the last; never for 0 of them."""
+        # A dispatch of several steps can pass over a multiple: it is due at the next boundary.
+        passed = every_steps > 0 and step // every_steps > self.saved_step // every_steps
+        minutes = (time.monotonic() - self._saved) / 60
+        return passed or (every_minutes > 0 and minutes >= every_minutes)
 
     def saved(self, step: int) -> None:
         """Notes a checkpoint."""
@@ -48,15 +51,18 @@ class Clock:
 class EpochTimer:
     """Time of an epoch's steps, and how much of it the device had nothing to do.
 
-    Attributes:
-      steps: done in the epoch by this process.
+    The first step of a program, which compiles it, counts as neither steps nor time.
+
+    Args:
+      batch_size: images in a step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
         self._began = time.monotonic()
         self._ended: float | None = None
-        self._idle = 0.0
-        self.steps = 0
+        self._idle = self._left_out = 0.0
+        self._steps = 0
 
     @contextmanager
     def waiting(self, report: Any) -> Iterator[None]:
@@ -72,15 +78,33 @@ class EpochTimer:
         if report is None or report["loss"].is_ready():
             self._idle += time.monotonic() - began
 
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Around a first step, which compiles, from its dispatch until it is computed."""
+        began = time.monotonic()
+        yield
+        self._left_out += time.monotonic() - began
+
+    def count(self, steps: int) -> None:
+        """Adds steps that were dispatched."""
+        self._steps += steps
+
     def stop(self) -> None:
         """Ends the epoch: what follows its last step does not count."""
         self._ended = time.monotonic()
 
-    def seconds(self) -> float:
-        """Since the epoch began, or from its beginning to its end."""
-        ended = time.monotonic() if self._ended is None else self._ended
-        return max(ended - self._began, 1e-9)
+    def images_per_second(self) -> float | None:
+        """Of the steps counted so far; None where none was."""
+        return self._batch_size * self._steps / self._seconds() if self._steps else None
 
-    def wait_fraction(self) -> float:
-        """The share of that time in which the device waited, at most."""
-        return min(self._idle / self.seconds(), 1.0)
+    def figures(self) -> dict[str, float | None]:
+        """What metrics.jsonl tells of the speed; None where no step counted.
+
+        `wait_fraction` is the share of the time in which the device waited, at most.
+        """
+        waited = min(self._idle / self._seconds(), 1.0) if self._steps else None
+        return {"images_per_second": self.images_per_second(), "wait_fraction": waited}
+
+    def _seconds(self) -> float:
+        ended = time.monotonic() if self._ended is None else self._ended
+        return max(ended - self._began - self._left_out, 1e-9)

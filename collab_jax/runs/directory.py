@@ -1,100 +1,117 @@
-"""A run directory: who holds it, its config, and files that are whole or absent."""
+"""A run directory: the names in it, who holds it, its config, and whether it is a run's at all."""
 
-import fcntl
 import json
-import os
-import shutil
-import socket
-import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from io import FileIO
 from pathlib import Path
-from typing import Any
 
 from collab_jax import config as config_lib
 from collab_jax.config import Config
 from collab_jax.errors import RunError, UserError
+from collab_jax.files.atomic import remove_temporaries, write_json
+from collab_jax.files.locks import FileLock
+from collab_jax.runs import processes
 
-__all__ = ["hold", "open_config", "read_config", "read_json", "write_json"]
+__all__ = [
+    "CHECKPOINTS",
+    "CONFIG",
+    "LOCK",
+    "METRICS",
+    "PROFILE",
+    "RESULT",
+    "TENSORBOARD",
+    "hold",
+    "open_config",
+    "opened",
+    "read_config",
+]
 
 CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+PROFILE = "profile"
 LOCK = ".lock"
 
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file, None where there is no whole one."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file so that a reader sees the old or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+# A run writes into these and takes out of them what is no longer wanted.
+_CHANGED = (CHECKPOINTS, TENSORBOARD, METRICS, LOCK)
 
 
 @contextmanager
 def hold(run_dir: Path) -> Iterator[Callable[[], None]]:
     """Makes a run directory and keeps other processes out of it.
 
-    The lock is the kernel's, so that it ends with its process however that ends. A directory that
-    was not there before is removed again after a user's mistake.
+    A directory that was not there before is removed again after a user's mistake.
 
     Yields:
       A function that raises a RunError once the directory is no longer there.
 
     Raises:
-      UserError: if the directory cannot be made or written, or another process holds it.
+      UserError: if the directory cannot be made or written, holds what is not a run's, or another
+        process holds it.
       RunError: if the disk is full.
     """
     made = not run_dir.exists()
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        # Unbuffered: what a full disk did not take must not be tried again at closing.
-        lock = (run_dir / LOCK).open("ab+", buffering=0)
+        _check_own(run_dir)
+        lock = FileLock(run_dir / LOCK)
     except OSError as error:
         raise UserError(
             f"--workdir {run_dir}: {error.strerror}; expected a folder that can be written"
         ) from error
 
     def check() -> None:
-        try:
-            same = os.path.samestat(os.fstat(lock.fileno()), os.stat(run_dir / LOCK))
-        except OSError:
-            same = False
-        if not same:
+        if not lock.is_in_place():
             raise RunError(
                 f"{run_dir}: the run directory was removed or replaced under way; of this run "
                 "nothing is kept there"
             )
 
     with lock:
-        _lock(run_dir, lock)
-        # A process killed between the two halves of `write_json` left it.
-        for stale in run_dir.glob(".*.json.[0-9]*"):
-            stale.unlink(missing_ok=True)
+        _acquire(run_dir, lock)
+        for name in (CONFIG, METRICS, RESULT):
+            remove_temporaries(run_dir / name)
         try:
             with _told(run_dir / LOCK):
-                lock.truncate(0)
-                started = time.strftime("%Y-%m-%d %H:%M:%S")
-                holder = f"process {os.getpid()} on {socket.gethostname()} since {started}\n"
-                lock.write(holder.encode())
+                lock.sign()
             yield check
         except UserError:
             if made:
-                shutil.rmtree(run_dir, ignore_errors=True)
+                _remove_begun(run_dir)
             raise
+
+
+def _check_own(run_dir: Path) -> None:
+    """Refuses what a run would delete, or write into, and that is not its own."""
+    for name in _CHANGED:
+        if (run_dir / name).is_symlink():
+            raise UserError(
+                f"--workdir {run_dir}: {name} is a symbolic link; expected none, as a run would "
+                "change files where it leads"
+            )
+    if (run_dir / CONFIG).exists():
+        return
+    for name in (CHECKPOINTS, TENSORBOARD, METRICS, RESULT):
+        path = run_dir / name
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise UserError(
+                f"--workdir {run_dir}: holds {name} and no {CONFIG}, so it is not a run's; "
+                "expected a new directory or a run's"
+            )
+
+
+def _remove_begun(run_dir: Path) -> None:
+    """Removes the directory of a run that did not come to its first step, if it holds no more."""
+    for name in (CONFIG, LOCK):
+        (run_dir / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        (run_dir / CHECKPOINTS).rmdir()
+    with suppress(OSError):
+        run_dir.rmdir()
 
 
 @contextmanager
@@ -108,22 +125,21 @@ def _told(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _lock(run_dir: Path, lock: FileIO) -> None:
+def _acquire(run_dir: Path, lock: FileLock) -> None:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.seek(0)
-        holder = lock.read().decode(errors="replace").strip() or "another process"
-        raise UserError(
-            f"--workdir {run_dir}: in use by {holder}; expected a directory that no other "
-            "process trains in"
-        ) from error
+        if lock.try_acquire():
+            return
     except OSError as error:
         warnings.warn(
             f"{run_dir}: this file system has no locks ({error.strerror}); keep other processes "
             "out of the directory",
             stacklevel=4,
         )
+        return
+    raise UserError(
+        f"--workdir {run_dir}: in use by {lock.holder()}; expected a directory that no other "
+        "process trains in"
+    )
 
 
 def read_config(run_dir: Path) -> Config:
@@ -140,6 +156,42 @@ def read_config(run_dir: Path) -> Config:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); expected JSON") from error
     return config_lib.from_json(text, str(path))
+
+
+@contextmanager
+def opened(
+    run_dir: Path, config: Config, *, resume: bool, steps_per_dispatch: int
+) -> Iterator[tuple[Config, Callable[[], None]]]:
+    """Holds a run directory and opens its config, as the first of a run's processes does alone.
+
+    Args:
+      run_dir: the run directory.
+      config: as for `open_config`.
+      resume: as for `open_config`.
+      steps_per_dispatch: as for `open_config`.
+
+    Yields:
+      The run's config, in every process, and what `hold` yields.
+
+    Raises:
+      UserError, RunError: in every process, as `hold` and `open_config`.
+    """
+    with ExitStack() as stack:
+        check_held: list[Callable[[], None]] = []
+        settled: list[Config] = []
+
+        def own() -> str:
+            check_held.append(stack.enter_context(hold(run_dir)))
+            found = open_config(
+                run_dir, config, resume=resume, steps_per_dispatch=steps_per_dispatch
+            )
+            settled.append(found)
+            return config_lib.to_json(found)
+
+        text = processes.share(own)
+        # Every process but the first reads what the first one settled on.
+        of_run = settled[0] if settled else config_lib.from_json(text, str(run_dir))
+        yield of_run, check_held[0] if check_held else lambda: None
 
 
 def open_config(

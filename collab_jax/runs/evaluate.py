@@ -9,8 +9,8 @@ import numpy as np
 
 from collab_jax.data import DataInfo
 from collab_jax.errors import UserError
+from collab_jax.files.atomic import write_json
 from collab_jax.runs.diagnostics import diagnose
-from collab_jax.runs.directory import write_json
 from collab_jax.runs.load import load_run
 from collab_jax.training.build import load_data
 from collab_jax.training.evaluation import Evaluator

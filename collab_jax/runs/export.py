@@ -16,10 +16,11 @@ from jax import export as jax_export
 from jaxtyping import Array, Float
 
 from collab_jax._version import __version__
-from collab_jax.errors import RunError
+from collab_jax.errors import RunError, UserError
+from collab_jax.files.atomic import new_folder, read_json, write_json
 from collab_jax.runs import load_model
-from collab_jax.runs.directory import write_json
 from collab_jax.runs.load import Restored, load_run
+from collab_jax.training.state import count_parameters
 
 __all__ = ["PLATFORMS", "run"]
 
@@ -57,21 +58,32 @@ def run(workdir: str | os.PathLike[str], *, checkpoint: str = "best") -> dict[st
       The content of `model.json`.
 
     Raises:
-      UserError: if the directory holds no run, or no such checkpoint.
+      UserError: if the directory holds no run, or no such checkpoint, or the folder holds what is
+        not an export's.
       RunError: if the checkpoint is damaged, or the program does not give the network's logits.
     """
     run_dir = Path(workdir)
     restored = load_run(run_dir, checkpoint)
     folder = run_dir / f"exported-{checkpoint}"
-    temporary = run_dir / f".{folder.name}.{os.getpid()}"
-    try:
-        temporary.mkdir()
+    _check_own(folder)
+    with new_folder(folder) as temporary:
         description = _write(temporary, restored, checkpoint)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(folder)
     return description
+
+
+def _check_own(folder: Path) -> None:
+    """Refuses to replace what an export did not write."""
+    listed = (read_json(folder / "model.json") or {}).get("sha256")
+    own = {"model.json", "__pycache__", *(listed if isinstance(listed, dict) else ())}
+    others = sorted(path.name for path in folder.glob("*") if path.name not in own)
+    if folder.is_symlink() or others:
+        what = "is a symbolic link" if folder.is_symlink() else f"holds {', '.join(others[:3])}"
+        raise UserError(
+            f"{folder}: {what}, which no export wrote and this one would remove; expected no such "
+            "folder, or an export's"
+        )
 
 
 def _write(folder: Path, restored: Restored, checkpoint: str) -> dict[str, Any]:
@@ -118,7 +130,7 @@ def _write(folder: Path, restored: Restored, checkpoint: str) -> dict[str, Any]:
         "data": restored.config.data.name,
         "checkpoint": checkpoint,
         "step": restored.step,
-        "parameters": sum(array.size for array in parameters.values()),
+        "parameters": count_parameters(restored.variables["params"]),
         "sha256": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
         "versions": {
             "collab_jax": __version__,

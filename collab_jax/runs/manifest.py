@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from collab_jax.errors import RunError
+from collab_jax.files.atomic import write_json
 
 __all__ = ["MANIFEST", "is_sound", "write_manifest"]
 
@@ -32,12 +33,8 @@ def is_sound(path: Path) -> bool:
 
 def write_manifest(path: Path) -> None:
     """Adds the manifest to a complete checkpoint, all at once."""
-    temporary = path / f".{MANIFEST}"
-    with temporary.open("w") as file:
-        json.dump(_digests(path), file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path / MANIFEST)
+    digests = _digests(path)
+    write_json(path / MANIFEST, {name: digests[name] for name in sorted(digests)})
 
 
 def _digests(path: Path) -> dict[str, str]:
@@ -49,7 +46,7 @@ def _digests(path: Path) -> dict[str, str]:
     for folder, _, names in os.walk(path, onerror=tell):
         for name in names:
             file = Path(folder, name)
-            if name not in (MANIFEST, f".{MANIFEST}"):
+            if name != MANIFEST and not name.startswith(f".{MANIFEST}.new-"):
                 with file.open("rb") as stream:
                     digests[str(file.relative_to(path))] = hashlib.file_digest(
                         stream, "sha256"

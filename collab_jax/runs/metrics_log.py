@@ -4,14 +4,15 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from collab_jax.errors import RunError
+from collab_jax.files.atomic import json_text, write_bytes
+from collab_jax.runs.directory import METRICS, TENSORBOARD
 from collab_jax.runs.tensorboard import EventFile
 
-__all__ = ["MetricsLog", "read_metrics"]
+__all__ = ["Log", "MetricsLog", "NoLog", "read_metrics"]
 
-METRICS = "metrics.jsonl"
 _NOT_SCALARS = ("step", "epoch", "split")
 
 
@@ -35,7 +36,9 @@ def read_metrics(run_dir: Path, up_to_step: int | None = None) -> list[dict[str,
         try:
             line = json.loads(text)
             step = line["step"]
-        except (ValueError, TypeError, KeyError):
+            if type(step) is not int:
+                raise TypeError
+        except (ValueError, TypeError, KeyError, RecursionError):
             if number == len(texts):
                 break
             raise RunError(
@@ -46,6 +49,28 @@ def read_metrics(run_dir: Path, up_to_step: int | None = None) -> list[dict[str,
             break
         lines.append(line)
     return lines
+
+
+class Log(Protocol):
+    """What writes down a run's lines; `lines` counts them."""
+
+    lines: int
+
+    def write(self, line: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class NoLog:
+    """Writes nothing: of several processes, the first one alone has a log."""
+
+    lines = 0
+
+    def write(self, line: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class MetricsLog:
@@ -72,28 +97,25 @@ class MetricsLog:
                 stacklevel=2,
             )
         if path.exists():
-            temporary = run_dir / f".{METRICS}"
-            with temporary.open("w") as file:
-                file.writelines(json.dumps(line) + "\n" for line in kept)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            write_bytes(path, "".join(f"{json_text(line)}\n" for line in kept).encode())
         # Unbuffered: what a full disk did not take must not be tried again at closing.
         self._file = path.open("ab", buffering=0)
-        self._events = EventFile(run_dir / "tensorboard", step) if tensorboard else None
+        self._events = EventFile(run_dir / TENSORBOARD, step) if tensorboard else None
 
     def write(self, line: dict[str, Any]) -> None:
-        """Writes one line, which is on disk when this returns.
+        """Writes one line, which is on disk when this returns; null for what is not finite.
 
         Raises:
           OSError: if the disk does not take it.
         """
-        data = (json.dumps(line) + "\n").encode()
+        text = json_text(line)
+        data = f"{text}\n".encode()
         while data:
             data = data[self._file.write(data) :]
         os.fsync(self._file.fileno())
         self.lines += 1
         if self._events is not None:
+            line = json.loads(text)
             self._events.write(
                 line["step"],
                 {

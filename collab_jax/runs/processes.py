@@ -15,7 +15,6 @@ from collab_jax.errors import RunError, UserError
 from collab_jax.training.placement import Placement
 
 __all__ = [
-    "Silent",
     "Vote",
     "is_first",
     "leave",
@@ -189,15 +188,6 @@ class Vote:
         votes = np.full(self._placement.devices, number, np.int32)
         self._pending = self._count(self._placement.distribute(votes))
         return 0 if before is None else int(before)
-
-
-class Silent:
-    """Stands for what only the first process has: a display, a log, a checkpointer."""
-
-    lines = 0
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *arguments, **options: None
 
 
 def leave(code: int) -> None:

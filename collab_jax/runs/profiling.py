@@ -13,10 +13,9 @@ import jax
 
 from collab_jax.errors import UserError
 from collab_jax.runs import processes
+from collab_jax.runs.directory import PROFILE
 
 __all__ = ["Profiler", "scope_of"]
-
-FOLDER = "profile"
 
 
 class Profiler:
@@ -36,7 +35,7 @@ class Profiler:
     """
 
     def __init__(self, run_dir: Path, steps: tuple[int, int] | None, total_steps: int) -> None:
-        self._folder = run_dir / FOLDER
+        self._folder = run_dir / PROFILE
         # Processes on one host would write the same files, and each traces its own devices alone.
         first, end = steps or (0, 0)
         if steps and first >= total_steps:

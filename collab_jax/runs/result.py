@@ -8,9 +8,61 @@ from pathlib import Path
 from typing import Any
 
 from collab_jax._version import __version__
+from collab_jax.config import Config
+from collab_jax.data import DataInfo
+from collab_jax.files.atomic import read_json, write_json
 from collab_jax.runs.display import device_names
 
-__all__ = ["git_revision", "new_results", "update_results", "versions"]
+__all__ = [
+    "final_result",
+    "git_revision",
+    "new_record",
+    "new_results",
+    "update_record",
+    "update_results",
+    "versions",
+    "write_result",
+]
+
+
+def new_record(info: DataInfo, has_validation: bool) -> dict[str, Any]:
+    """What is known of a run that has not begun; each of its checkpoints holds such a record."""
+    return {
+        "data": info.to_json(),
+        "best": None,
+        "results": new_results(has_validation),
+        "seconds": 0.0,
+        "metrics_lines": 0,
+    }
+
+
+def update_record(
+    record: dict[str, Any], evaluations: Mapping[str, Any], step: int, epoch: int, top5: bool
+) -> bool:
+    """Adds an epoch's evaluations to a record; see `update_results`.
+
+    Returns:
+      Whether the epoch is the best so far, the latest of several.
+    """
+    update_results(record["results"], evaluations, epoch, top5)
+    chosen = evaluations.get("validation", evaluations["test"]).headline(top5)
+    best = record["best"] is None or chosen <= record["best"]["error"]
+    if best:
+        record["best"] = {"step": step, "epoch": epoch, "error": chosen}
+    return best
+
+
+def final_result(config: Config, record: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """The content of a finished run's `result.json`."""
+    return {
+        **record["results"],
+        "best_checkpoint": record["best"],
+        "method": config.method,
+        "seed": config.seed,
+        "seconds": seconds,
+        "versions": versions(),
+        "git_revision": git_revision(),
+    }
 
 
 def new_results(has_validation: bool) -> dict[str, Any]:
@@ -55,6 +107,15 @@ def update_results(
         results["best_test_error" + suffix] = error if lowest is None else min(lowest, error)
         if selected:
             results["val_selected_test_error" + suffix] = error
+
+
+def write_result(path: Path, result: dict[str, Any], *, trained: bool) -> dict[str, Any]:
+    """Writes a result, unless one is there and nothing was trained since; returns what is there."""
+    old = None if trained else read_json(path)
+    if old is not None and old.keys() == result.keys():
+        return old
+    write_json(path, result)
+    return result
 
 
 def versions() -> dict[str, str]:

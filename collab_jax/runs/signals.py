@@ -3,8 +3,9 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,7 +16,8 @@ EXIT_CODE = 75
 """EX_TEMPFAIL: run the same command again to go on."""
 
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+_ONE_REQUEST = 1.0  # Seconds: schedulers and terminals send several signals at once.
 
 
 class Interrupted(Exception):
@@ -30,10 +32,11 @@ class Interrupted(Exception):
 
 
 class StopSignals:
-    """Catches SIGTERM, SIGINT and SIGUSR1 while a run trains.
+    """Catches SIGTERM, SIGINT, SIGUSR1 and SIGHUP while a run trains.
 
-    The first one is noted, for the run to save at the next step boundary; the second ends the
-    process at once. Outside of the main thread, which alone may do so, nothing is caught.
+    The first one is noted, for the run to save at the next step boundary. Those of the second after
+    it are the same request; a later one ends the process at once. SIGHUP stays ignored where it
+    was, as under nohup. Outside of the main thread, which alone may do so, nothing is caught.
     """
 
     def __init__(self) -> None:
@@ -42,7 +45,7 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in _caught():
                 self._before[number] = signal.signal(number, self._receive)
             # Python calls a handler between two of its own instructions, so not while XLA compiles,
             # and once for what came meanwhile: a thread sees each signal as it comes.
@@ -64,13 +67,20 @@ class StopSignals:
         self.received = self.received or number
 
 
+def _caught() -> list[signal.Signals]:
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in _SIGNALS if not (ignored and number == signal.SIGHUP)]
+
+
 def _exit_at_second(reader: int) -> None:
-    seen = 0
+    first: float | None = None
     with open(reader, "rb", buffering=0) as pipe:
         while number := pipe.read(1):
-            seen += number[0] in _SIGNALS
-            if seen == 2:
-                os._exit(128 + number[0])
+            now = time.monotonic()
+            if number[0] in _SIGNALS:
+                first = now if first is None else first
+                if now - first > _ONE_REQUEST:
+                    os._exit(128 + number[0])
 
 
 @contextmanager
@@ -80,13 +90,14 @@ def stop_at_once() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         text = f"stopped by {name} before training; the same command starts again\n"
-        os.write(2, text.encode())
+        with suppress(OSError):  # The terminal may be what is gone.
+            os.write(2, text.encode())
         os._exit(EXIT_CODE)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    before = {number: signal.signal(number, stop) for number in _caught()}
     try:
         yield
     finally:

@@ -13,20 +13,64 @@ import numpy as np
 
 from collab_jax.config import Config
 from collab_jax.data import DataInfo
-from collab_jax.errors import RunError, UserError
+from collab_jax.errors import RunError, UserError, reason
 from collab_jax.models import from_torch
-from collab_jax.runs.checkpoint import checkpoint_dir, complete_steps, read_checkpoint
+from collab_jax.runs import processes
+from collab_jax.runs.checkpoint import Checkpoints, checkpoint_dir, complete_steps, read_checkpoint
 from collab_jax.runs.directory import read_config
 from collab_jax.runs.load import load
 from collab_jax.runs.manifest import is_sound
-from collab_jax.training.build import create_experiment, total_steps
+from collab_jax.training.build import Experiment, create_experiment, total_steps
 from collab_jax.training.state import TrainState, create_train_state
 
-__all__ = ["check_shapes", "continued", "same_images_seen", "warm_start"]
+__all__ = ["check_shapes", "continued", "first_state", "same_images_seen", "warm_start"]
 
 # With another value of one of these, the run would have seen other images than it counts on.
 _SAME = ("seed", "data.name", "data.train_examples", "data.validation")
 _RESTORED = ("step", "params", "heads", "batch_stats", "opt_state", "sums")
+
+
+def first_state(
+    experiment: Experiment,
+    config: Config,
+    info: DataInfo,
+    checkpoints: Checkpoints,
+    num_train: int,
+) -> tuple[TrainState, dict[str, Any] | None]:
+    """The state that a run begins or goes on with, equal in all its processes.
+
+    Args:
+      experiment: the parts of the run.
+      config: of the run.
+      info: of the data set.
+      checkpoints: of the run.
+      num_train: images in the training split.
+
+    Returns:
+      The state, and the record saved with it; None for a run that begins.
+
+    Raises:
+      UserError: if what the config starts from does not fit.
+      RunError: if every checkpoint is damaged.
+    """
+    state = create_train_state(
+        experiment.model,
+        experiment.objective,
+        experiment.optimizer,
+        info.image_shape,
+        config.seed,
+    )
+
+    def made() -> tuple[TrainState, dict[str, Any] | None]:
+        if (resumed := checkpoints.resume(state)) is not None:
+            return resumed
+        if config.init_from:
+            return warm_start(state, config, info), None
+        if config.continue_from:
+            return continued(state, config, num_train), None
+        return state, None
+
+    return processes.share_arrays(made, state)
 
 
 def warm_start(state: TrainState, config: Config, info: DataInfo) -> TrainState:
@@ -119,11 +163,10 @@ def _read_state_dict(path: Path) -> Mapping[str, Any]:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    # zipfile, NumPy and PyTorch raise errors of a dozen kinds on damaged bytes.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(
-            f"init_from {path}: cannot be read ({reason}); expected arrays without pickled objects"
+            f"init_from {path}: cannot be read ({reason(error)}); expected arrays without pickled "
+            "objects"
         ) from error
 
 

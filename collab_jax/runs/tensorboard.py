@@ -1,6 +1,6 @@
 """TensorBoard's events of a run, in one file however often the run is resumed."""
 
-import os
+import secrets
 import struct
 import time
 from collections.abc import Iterator
@@ -19,10 +19,15 @@ _event_proto: Any = event_pb2
 _summary_proto: Any = summary_pb2
 
 
+# Other people's files, and other programs' events, may lie beside ours.
+_OURS = ".collab_jax"
+
+
 class EventFile:
     """Writes scalars as events, without the thread and queue of a SummaryWriter.
 
-    After an error of the disk that thread is gone, and the run would wait for it for ever.
+    After an error of the disk that thread is gone, and the run would wait for it for ever. Of the
+    folder's files, those whose names end in `.collab_jax` are taken over and removed, no others.
 
     Args:
       folder: of the events; made if it is not there.
@@ -31,7 +36,7 @@ class EventFile:
 
     def __init__(self, folder: Path, step: int) -> None:
         folder.mkdir(exist_ok=True)
-        old = sorted(folder.iterdir())
+        old = sorted(path for path in folder.glob(f"events.out.tfevents.*{_OURS}") if _is_own(path))
         # By step and tags, as a process killed below leaves events in two files.
         kept = {
             (event.step, *(value.tag for value in event.summary.value)): event
@@ -39,7 +44,7 @@ class EventFile:
             for event in read_events(path)
             if event.HasField("summary") and event.step <= step
         }
-        suffix = f".{os.getpid()}"
+        suffix = f".{secrets.token_hex(6)}{_OURS}"
         self._writer = EventsWriter(str(folder / "events"), suffix)
         # TensorBoard then forgets what the old files say, also where it has read them already.
         start = _event_proto.SessionLog(status=_event_proto.SessionLog.START)
@@ -48,8 +53,7 @@ class EventFile:
             self._write(event)
         self._writer.flush()
         for path in old:
-            if not path.name.endswith(suffix):
-                path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes scalars by tag.
@@ -73,6 +77,10 @@ class EventFile:
         # All was flushed, or its error raised, when it was written.
         with suppress(OSError):
             self._writer.close()
+
+
+def _is_own(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def read_events(path: Path) -> Iterator[Any]:

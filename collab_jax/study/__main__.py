@@ -12,7 +12,7 @@ from rich.console import Console
 
 from collab_jax import config as config_lib
 from collab_jax.errors import RunError, UserError
-from collab_jax.runs.directory import read_json
+from collab_jax.files.atomic import read_json
 from collab_jax.runs.signals import EXIT_CODE
 from collab_jax.study.display import Board, plan_table
 from collab_jax.study.estimate import cost_key, estimate, spell

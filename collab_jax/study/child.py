@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from collab_jax.runs.directory import write_json
+from collab_jax.files.atomic import write_json
 
 __all__ = ["CommandJob", "reason_of"]
 

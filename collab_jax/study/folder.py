@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +11,9 @@ from typing import Any
 from collab_jax import config as config_lib
 from collab_jax._version import __version__
 from collab_jax.errors import RunError, UserError
-from collab_jax.runs.directory import read_config, read_json, write_json
+from collab_jax.files.atomic import read_json, write_json
+from collab_jax.files.locks import FileLock
+from collab_jax.runs.directory import read_config
 from collab_jax.study.spec import Study
 from collab_jax.study.task import Run, cell_run, program_run
 
@@ -144,23 +143,18 @@ def hold_folder(out: Path) -> Iterator[None]:
     made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / _LOCK).open("a+")
+        lock = FileLock(out / _LOCK)
     except OSError as error:
         raise UserError(
             f"--out {out}: {error.strerror}; expected a folder that can be written"
         ) from None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
+        if not lock.try_acquire():
             raise UserError(
-                f"--out {out}: the study is run by {holder}; expected one process for a folder"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
+                f"--out {out}: the study is run by {lock.holder()}; expected one process for a "
+                "folder"
+            )
+        lock.sign()
         try:
             yield
         except UserError:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from collab_jax import config as config_lib
 from collab_jax.errors import RunError, UserError
-from collab_jax.runs.directory import read_config, read_json
+from collab_jax.files.atomic import new_folder, read_json, remove_temporaries
+from collab_jax.runs.directory import LOCK, read_config
 from collab_jax.study.folder import STUDY_FILE
 from collab_jax.study.task import Run
 
@@ -56,14 +57,12 @@ def copy_runs(source: Path, out: Path, runs: Sequence[Run]) -> None:
       RunError: if one cannot be read or written.
     """
     for run in runs:
-        target = out / run.name
-        part = target.with_name(f".{target.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
+        remove_temporaries(out / run.name)
+        without_lock = shutil.ignore_patterns(LOCK)
         try:
-            shutil.copytree(source / run.name, part, ignore=shutil.ignore_patterns(".lock"))
-            part.rename(target)
+            with new_folder(out / run.name) as part:
+                shutil.copytree(source / run.name, part, ignore=without_lock, dirs_exist_ok=True)
         except (OSError, shutil.Error) as error:
-            shutil.rmtree(part, ignore_errors=True)
             raise RunError(
                 f"--reuse {source}: {run.name} could not be copied ({error}); the same command "
                 "goes on"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from collab_jax.errors import RunError
-from collab_jax.runs.directory import write_json
+from collab_jax.files.atomic import write_json
 from collab_jax.runs.signals import EXIT_CODE
 from collab_jax.study.child import CommandJob
 from collab_jax.study.display import Board

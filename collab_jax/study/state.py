@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from collab_jax.errors import RunError
-from collab_jax.runs.directory import read_json
+from collab_jax.files.atomic import read_json
+from collab_jax.files.locks import is_locked
+from collab_jax.runs.directory import LOCK
 from collab_jax.runs.metrics_log import read_metrics
 from collab_jax.runs.signals import EXIT_CODE
 from collab_jax.study.task import Run
@@ -73,14 +74,7 @@ class JobFiles:
 
 def is_held(run_dir: Path) -> bool:
     """Whether a process trains in a run directory now."""
-    try:
-        with (run_dir / ".lock").open("r") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    return is_locked(run_dir / LOCK)
 
 
 def run_state(out: Path, run: Run, status: Status | None = None) -> State:

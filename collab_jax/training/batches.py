@@ -38,7 +38,7 @@ class Feed:
       chunk: steps in one dispatched program; what is left of an epoch is dispatched step by step.
 
     Attributes:
-      placement: as given.
+      resident: whether the split is on the devices.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Feed:
         resident: str = "auto",
         chunk: int = 1,
     ) -> None:
-        self._split, self.placement = split, placement
+        self._split, self._placement = split, placement
         self._batch_size = batch_size
         self._seed = seed
         self._chunk = chunk
@@ -94,29 +94,25 @@ class Feed:
         Yields:
           The number of steps and what `run` takes.
         """
-        order = self.order(epoch)
+        order = self._order(epoch)
         step = first_step
         while step < self._steps_per_epoch:
             whole = step % self._chunk == 0 and step + self._chunk <= self._steps_per_epoch
             count = self._chunk if whole else 1
             indices = order[step : step + count] if count > 1 else order[step]
             batch: Any = indices if self.resident else self._gathered(indices)
-            yield count, self.placement.distribute(batch, axis=indices.ndim - 1)
+            yield count, self._placement.distribute(batch, axis=indices.ndim - 1)
             step += count
 
-    def order(self, epoch: int) -> np.ndarray:
+    def _order(self, epoch: int) -> np.ndarray:
         """The indices of an epoch's examples, int32 (steps, B); what fills no batch is left out."""
         order = data.epoch_order(len(self._split), seed=self._seed, epoch=epoch)
         order = order[: self._steps_per_epoch * self._batch_size].astype(np.int32)
         return order.reshape(self._steps_per_epoch, self._batch_size)
 
-    def all_examples(self) -> tuple[np.ndarray, np.ndarray]:
-        """All images and labels of the split, copied to memory."""
-        return self._split.take(np.arange(len(self._split)))
-
     @cached_property
     def _on_device(self) -> Any:
-        return self.placement.replicate(self.all_examples())
+        return self._placement.replicate(self._split.take(np.arange(len(self._split))))
 
     def run(self, state: TrainState, inputs: Any) -> tuple[TrainState, Report]:
         """Dispatches steps; `state` is donated."""

@@ -1,7 +1,7 @@
 """Whether a run learns: its classifier's logits and dead units, and a line where it does not."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,8 +13,9 @@ from collab_jax import data
 from collab_jax.config import Config
 from collab_jax.data import DataInfo
 from collab_jax.training.placement import Placement
+from collab_jax.training.state import TrainState
 
-__all__ = ["FIGURES", "Health", "guessing_error", "logit_scale", "not_learning"]
+__all__ = ["FIGURES", "Health", "guessing_error", "logit_scale", "not_finite", "not_learning"]
 
 FIGURES = ("logit_scale", "dead_units_fc1", "dead_units_fc2")
 """Names of what is measured, as metrics.jsonl has them."""
@@ -121,7 +122,7 @@ def not_learning(
     if not epoch_start < _STEPS <= line["step"]:
         return None
     error = line["top1_error"]
-    if 100 - error > _BETTER_THAN_GUESSING * (100 - guessing):
+    if error is None or 100 - error > _BETTER_THAN_GUESSING * (100 - guessing):
         return None
     dead = [f"{line[name]:.0%}" for name in FIGURES[1:] if line.get(name) is not None]
     units = f"; {' and '.join(dead)} of the hidden units dead" if dead else ""
@@ -130,6 +131,33 @@ def not_learning(
         f"guessing{units}. Likely remedies: a lower learning_rate (now {config.learning_rate:g}) "
         f"or --config.warmup_epochs=1 (now {config.warmup_epochs:g})"
     )
+
+
+def not_finite(state: TrainState, terms: Sequence[str]) -> tuple[int, str] | None:
+    """Where the first loss or gradient was that is not finite.
+
+    Args:
+      state: of the run.
+      terms: names of the objective's terms.
+
+    Returns:
+      The step, and the terms and gradients; None where there was none.
+    """
+    fault = jax.device_get(state.fault)
+    if fault["step"] < 0:
+        return None
+    bad_terms = [name for name, bad in zip(terms, fault["terms"], strict=True) if bad]
+    paths = jax.tree_util.tree_leaves_with_path({"": state.params, "heads": state.heads})
+    gradients = [
+        "/".join(str(key.key) for key in path if key.key)
+        for (path, _), bad in zip(paths, fault["gradients"], strict=True)
+        if bad
+    ]
+    where = [f"term {', '.join(bad_terms)}"] if bad_terms else []
+    if gradients:
+        rest = f" and {len(gradients) - 1} more" if len(gradients) > 1 else ""
+        where.append(f"gradient of {gradients[0]}{rest}")
+    return int(fault["step"]), "; ".join(where)
 
 
 def _is_hidden(module: nn.Module, method: str) -> bool:

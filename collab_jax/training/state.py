@@ -12,7 +12,7 @@ from jaxtyping import Array
 from collab_jax.models import init_variables
 from collab_jax.objective import Objective
 
-__all__ = ["Batch", "TrainState", "create_train_state"]
+__all__ = ["Batch", "TrainState", "count_parameters", "create_train_state"]
 
 
 @flax.struct.dataclass
@@ -114,3 +114,8 @@ def create_train_state(
             "gradients": jnp.zeros((leaves,), bool),
         },
     )
+
+
+def count_parameters(tree: Any) -> int:
+    """How many numbers are learned; `tree` holds parameters alone, no running statistics."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -236,15 +236,19 @@ def train_chunk(
     return state, jax.tree.map(lambda values: values[-1], reports)
 
 
-def summarise(sums: dict[str, Any]) -> dict[str, float]:
-    """Turns a train step's report into an epoch's means, and wrong parts into errors in %."""
-    steps = max(float(sums["steps"]), 1.0)
+def summarise(sums: dict[str, Any]) -> dict[str, float | None]:
+    """Turns a train step's sums over an epoch into means, and wrong parts into errors in %.
+
+    None stands for all of them where no step counted, as every one was skipped.
+    """
+    steps = float(sums["steps"])
     means = {
-        name: float(value) / steps
+        name: float(value) / steps if steps else None
         for name, value in sums.items()
         if name not in ("steps", "skipped", "fault", "learning_rate")
     }
     for top in ("top1", "top5"):
-        means[f"{top}_error"] = 100.0 * means.pop(f"{top}_wrong")
+        wrong = means.pop(f"{top}_wrong")
+        means[f"{top}_error"] = None if wrong is None else 100.0 * wrong
     rate = {"learning_rate": float(sums["learning_rate"])}
     return {**means, **rate, "skipped_steps": int(sums["skipped"])}

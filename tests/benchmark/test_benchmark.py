@@ -5,10 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import tiny_config
 
 from collab_jax.benchmark import __main__ as program
-from collab_jax.benchmark import peak_memory, report, seeds, step_time
+from collab_jax.benchmark import peak_memory, report, step_time
 from collab_jax.benchmark import plan as planning
 from collab_jax.benchmark.collectives import collectives, collectives_markdown, summary
 from collab_jax.benchmark.compiling import count_operations
@@ -74,23 +73,6 @@ def test_what_devices_send_is_read_from_the_program():
     text = collectives_markdown(rows, "the command")
     assert "over 8 x NVIDIA H100" in text and "not run on any" in text
     assert "| mid | 0 | 2: 1 | 2: 2 | 0: 0 | 0: 0 | 0: 0 | 0 | 1 |" in text
-
-
-@pytest.mark.slow
-def test_seeds_together_are_measured_beside_as_many_alone(tmp_path):
-    assert program.main(["seeds", "--counts", "1", "--output", str(tmp_path)]) == 2
-    rows = seeds.measure_seeds(tiny_config("baseline"), [2], repeats=3)
-    assert [row["seeds"] for row in rows] == [1, 2]
-    for row in rows:
-        assert 0 < row["fastest"] <= row["median"] <= row["slowest"] < row["compile_seconds"]
-    text = seeds.seeds_markdown(
-        [{**rows[0], "compile_seconds": 4.0, "median": 1.0}]
-        + [{**rows[1], "compile_seconds": 6.0, "median": 1.5}],
-        "VGG",
-        "the command",
-    )
-    (line,) = (line for line in text.splitlines() if line.startswith("| 2 |"))
-    assert line.startswith("| 2 | 6.0 | 0.75 | 1.5000 |") and line.endswith(" 0.75 |")
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """Who holds a run directory, and what is left of it after a mistake or a removal."""
 
 import json
-import os
 import random
 import resource
 import shutil
@@ -39,7 +38,7 @@ def test_a_mistake_leaves_no_new_directory_and_keeps_an_old_one(tmp_path):
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
-    (tmp_path / f".result.json.{os.getpid()}").write_text("{")
+    (tmp_path / ".result.json.new-0123456789ab").write_text("{")
     with hold(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 

@@ -1,6 +1,8 @@
 """The exported program: equal logits with jax and numpy alone, any batch size, whole files."""
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -57,7 +59,9 @@ np.savez(sys.argv[2], **found)
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    loop.run(tiny_config("out", steps=1), folder)
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        loop.run(tiny_config("out", steps=1), folder)
+    (folder / "told.txt").write_text(told.getvalue())
     return folder
 
 
@@ -105,8 +109,10 @@ def test_the_description_is_true_of_the_files(run_dir, exported):
         assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == expected
     with np.load(exported / "parameters.npz") as parameters:
         leaves = jax.tree.leaves(restored.variables)
-        assert sum(array.size for array in parameters.values()) == description["parameters"]
-        assert sum(leaf.size for leaf in leaves) == description["parameters"]
+        assert len(parameters) == len(leaves)
+    learned = sum(leaf.size for leaf in jax.tree.leaves(restored.variables["params"]))
+    assert description["parameters"] == learned
+    assert f" {learned:,} parameters (" in (run_dir / "told.txt").read_text()
 
 
 def deserialized(folder):
@@ -176,9 +182,27 @@ def test_an_export_is_replaced_whole_or_left_as_it_is(run_dir, exported, monkeyp
             export.run(run_dir, checkpoint="last")
     assert {path.name: path.read_bytes() for path in exported.iterdir()} == before
     assert not list(run_dir.glob(".exported*"))
-    (exported / "stale").touch()
+    (exported / "model.stablehlo").write_text("old")
     export.run(run_dir, checkpoint="last")
     assert {path.name for path in exported.iterdir()} == set(before)
+    load(exported)
+
+
+def test_other_peoples_files_are_not_replaced_by_an_export(run_dir, exported, tmp_path):
+    (exported / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"exported-last: holds notes\.txt, which no export wrote"):
+        export.run(run_dir, checkpoint="last")
+    assert (exported / "notes.txt").read_text() == "mine"
+    (exported / "notes.txt").unlink()
+    elsewhere = exported.rename(tmp_path / "elsewhere")
+    exported.symlink_to(elsewhere)
+    try:
+        with pytest.raises(UserError, match="exported-last: is a symbolic link"):
+            export.run(run_dir, checkpoint="last")
+        assert len(list(elsewhere.iterdir())) > 4
+    finally:
+        exported.unlink()
+        elsewhere.rename(exported)
 
 
 def test_mistakes_are_told(run_dir, tmp_path):

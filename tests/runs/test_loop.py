@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,11 +102,12 @@ def test_a_crash_and_a_restart_end_like_a_straight_run(straight, tmp_path, monke
     assert_same_run(straight[0], tmp_path)
 
 
-def test_a_signal_saves_at_the_step_boundary(straight, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_saves_at_the_step_boundary(name, straight, tmp_path, monkeypatch):
     config = tiny_config(checkpoint__every_steps=3)
     with monkeypatch.context() as patch:
-        at_step(patch, 6, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(Interrupted, match="SIGTERM after step 7"):
+        at_step(patch, 6, lambda: os.kill(os.getpid(), signal.Signals[name]))
+        with pytest.raises(Interrupted, match=f"{name} after step 7"):
             loop.run(config, tmp_path)
     assert (tmp_path / "checkpoints" / "7" / "manifest.json").exists()
     with monkeypatch.context() as patch:
@@ -116,10 +118,15 @@ def test_a_signal_saves_at_the_step_boundary(straight, tmp_path, monkeypatch):
 
 def test_a_finished_run_is_left_as_it_is(straight):
     run_dir, result = straight
-    before = (run_dir / "metrics.jsonl").read_bytes()
+    names = ("metrics.jsonl", "result.json")
+    before = [(run_dir / name).read_bytes() for name in names]
+    assert loop.run(tiny_config(checkpoint__every_steps=3), run_dir) == result
+    assert [(run_dir / name).read_bytes() for name in names] == before
+    (run_dir / "result.json").unlink()
     again = loop.run(tiny_config(checkpoint__every_steps=3), run_dir)
-    assert (run_dir / "metrics.jsonl").read_bytes() == before
-    assert {**again, "seconds": 0} == {**result, "seconds": 0}
+    assert again == {**result, "seconds": again["seconds"]}
+    assert 0 < again["seconds"] <= result["seconds"]
+    (run_dir / "result.json").write_bytes(before[1])
 
 
 def test_another_config_is_refused_with_the_keys_that_differ(straight):
@@ -305,6 +312,51 @@ def test_divergence_names_step_term_and_layer(tmp_path, capsys):
     assert lines[-1]["skipped_steps"] > 0
     assert f"{lines[-1]['skipped_steps']} steps skipped as not finite" in capsys.readouterr().err
     assert np.isfinite(lines[-1]["loss"])
+
+
+def test_an_epoch_without_one_finite_step_ends_the_run(tmp_path):
+    config = tiny_config("baseline", learning_rate=1e30, nonfinite="skip")
+    with pytest.raises(RunError, match="^not one step of epoch 2 was finite, .* step 5; a lower"):
+        loop.run(config, tmp_path)
+    assert not (tmp_path / "result.json").exists()
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    lines = [json.loads(line, parse_constant=refuse) for line in lines]
+    assert [line["epoch"] for line in lines] == [1, 1, 1]
+
+
+def test_the_first_step_counts_as_no_time_of_training(tmp_path, monkeypatch, capsys):
+    at_step(monkeypatch, 0, lambda: time.sleep(4))
+    loop.run(tiny_config("baseline", epochs=1), tmp_path / "run")
+    first = metrics_of(tmp_path / "run")[0]
+    assert first["images_per_second"] > 5 * 64 / 4
+    told = capsys.readouterr().err
+    assert "\ncompiling the train step\n" in told
+    assert int(re.search(r"the train step is compiled \((\d+) s\)", told)[1]) >= 4
+    loop.run(tiny_config("baseline", epochs=1, steps=1), tmp_path / "one")
+    first = metrics_of(tmp_path / "one")[0]
+    assert first["images_per_second"] is None and first["wait_fraction"] is None
+
+
+def metrics_of(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_takes_no_file_of_other_people(tmp_path):
+    run_dir = tmp_path / "run"
+    (run_dir / "tensorboard").mkdir(parents=True)
+    loop.run(tiny_config("baseline", steps=1, log__tensorboard=True), run_dir)
+    (run_dir / "tensorboard" / "notes.txt").write_text("mine")
+    (run_dir / "tensorboard" / "events.out.tfevents.1.elsewhere").write_text("theirs")
+    (run_dir / "checkpoints" / "notes").mkdir()
+    loop.run(tiny_config("baseline", steps=1, log__tensorboard=True), run_dir)
+    assert (run_dir / "tensorboard" / "notes.txt").read_text() == "mine"
+    assert (run_dir / "tensorboard" / "events.out.tfevents.1.elsewhere").read_text() == "theirs"
+    assert len(list((run_dir / "tensorboard").iterdir())) == 3
+    assert (run_dir / "checkpoints" / "notes").is_dir()
 
 
 def test_methods_start_from_the_same_backbone():

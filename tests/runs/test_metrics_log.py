@@ -57,7 +57,7 @@ def test_events_go_on_in_one_file_without_repeats(tmp_path):
             log.write(line(step))
         log.close()
         (path,) = folder.iterdir()
-        path.rename(folder / f"events.out.tfevents.{first}.another-process")
+        path.rename(folder / f"events.out.tfevents.{first}.another-process.collab_jax")
         with next(folder.iterdir()).open("ab") as file:
             file.write(path.name.encode()[: 7 * first])
     assert scalars(folder) == [("test/loss", step, step / 2) for step in range(1, 7)]
@@ -71,7 +71,7 @@ def test_what_a_kill_between_two_event_files_left_is_not_repeated(tmp_path):
     log.close()
     (path,) = folder.iterdir()
     for name in ("first", "second"):
-        (folder / f"events.out.tfevents.{name}").write_bytes(path.read_bytes())
+        (folder / f"events.out.tfevents.{name}.collab_jax").write_bytes(path.read_bytes())
     path.unlink()
     MetricsLog(tmp_path, 2).close()
     assert scalars(folder) == [("test/loss", 1, 0.5), ("test/loss", 2, 1.0)]
@@ -102,6 +102,33 @@ def test_sums_become_means_and_percent():
             "learning_rate": 0.1,
         }
     )
+
+
+def test_nothing_counted_is_nothing_and_not_zero():
+    sums = {"steps": 0, "skipped": 4, "loss": 0.0, "top1_wrong": 0.0, "top5_wrong": 0.0}
+    none = {"loss": None, "top1_error": None, "top5_error": None}
+    assert summarise({**sums, "fault": 0}) == {**none, "skipped_steps": 4}
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    log = MetricsLog(tmp_path, 0)
+    log.write({**line(1), "loss": float("nan"), "mid": float("-inf"), "top1_error": 90.0})
+    log.close()
+    assert read_metrics(tmp_path) == [{**line(1), "loss": None, "mid": None, "top1_error": 90.0}]
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert scalars(tmp_path / "tensorboard") == [("test/top1_error", 1, 90.0)]
+
+
+def test_other_peoples_files_beside_the_events_stay(tmp_path):
+    folder = tmp_path / "tensorboard"
+    (folder / "sub").mkdir(parents=True)
+    theirs = [folder / "notes.txt", folder / "events.out.tfevents.1.host"]
+    for path in theirs:
+        path.write_text("theirs")
+    MetricsLog(tmp_path, 0).close()
+    MetricsLog(tmp_path, 0).close()
+    assert all(path.read_text() == "theirs" for path in theirs) and (folder / "sub").is_dir()
+    assert len(list(folder.glob("*.collab_jax"))) == 1
 
 
 def test_a_damaged_line_that_is_not_the_last_is_told(tmp_path):

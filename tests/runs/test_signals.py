@@ -14,7 +14,7 @@ from collab_jax.runs.signals import StopSignals
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"])
 def test_before_training_the_process_ends_with_the_same_code(name):
     program = (
         "import os, signal\nfrom collab_jax.runs.signals import stop_at_once\n"
@@ -35,10 +35,39 @@ def test_the_first_is_noted_and_the_second_ends_the_process():
         "import os, signal, time\nfrom collab_jax.runs.signals import StopSignals\n"
         "with StopSignals():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n    print('on', flush=True)\n"
+        "    time.sleep(1.1)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(60)\n    print('never')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True)
     assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, b"on\n")
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGHUP])
+def test_two_within_a_second_are_one_request(second):
+    program = (
+        "import os, signal, time\nfrom collab_jax.runs.signals import StopSignals\n"
+        "with StopSignals() as signals:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(0.02)\n"
+        f"    os.kill(os.getpid(), {int(second)})\n    time.sleep(0.3)\n"
+        "    print(signals.received)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True)
+    assert (done.returncode, done.stdout) == (0, b"%d\n" % signal.SIGTERM), done.stderr
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored():
+    program = (
+        "import os, signal\nfrom collab_jax.runs.signals import StopSignals, stop_at_once\n"
+        "with stop_at_once(), StopSignals() as signals:\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n    print(signals.received)\n"
+    )
+    done = subprocess.run(
+        ["nohup", sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    assert (done.returncode, done.stdout) == (0, b"0\n")
 
 
 def test_the_second_ends_the_process_while_the_main_thread_runs_no_python():
@@ -61,7 +90,7 @@ def test_the_second_ends_the_process_while_the_main_thread_runs_no_python():
         time.sleep(0.2)
         for _ in range(2):
             process.send_signal(signal.SIGINT)
-            time.sleep(0.2)
+            time.sleep(1.2)
         assert process.wait(20) == 128 + signal.SIGINT
 
 

@@ -21,7 +21,7 @@ from rich.table import Table
 from collab_jax import config as config_lib
 from collab_jax.config import recipes
 from collab_jax.errors import RunError, UserError
-from collab_jax.runs.directory import read_json, write_json
+from collab_jax.files.atomic import read_json, write_json
 from collab_jax.runs.metrics_log import read_metrics
 from collab_jax.runs.signals import EXIT_CODE
 from collab_jax.study.child import reason_of

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from collab_jax.errors import UserError
+from collab_jax.files.locks import FileLock
 from collab_jax.study.search.spec import Search, grid_points
 
 __all__ = ["Claim", "SearchStorage"]
@@ -23,12 +23,12 @@ class Claim:
       folder: of its runs.
     """
 
-    def __init__(self, trial: Any, folder: Path, lock: TextIO) -> None:
+    def __init__(self, trial: Any, folder: Path, lock: FileLock) -> None:
         self.trial, self.folder, self._lock = trial, folder, lock
 
     def release(self) -> None:
         """Gives the trial up, finished or not."""
-        self._lock.close()
+        self._lock.release()
 
 
 class SearchStorage:
@@ -103,8 +103,8 @@ class SearchStorage:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with (self._out / ".claim.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(self._out / ".claim.lock") as lock:
+            lock.acquire()
             yield
 
     def claim(self) -> Claim | None:
@@ -143,14 +143,12 @@ class SearchStorage:
     def _folder(self, number: int) -> Path:
         return self._out / "trials" / f"{number:04d}"
 
-    def _try_lock(self, number: int) -> TextIO | None:
-        lock = (self._out / "trials" / f"{number:04d}.lock").open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            return None
-        return lock
+    def _try_lock(self, number: int) -> FileLock | None:
+        lock = FileLock(self._out / "trials" / f"{number:04d}.lock")
+        if lock.try_acquire():
+            return lock
+        lock.release()
+        return None
 
     def rows(self) -> list[dict[str, Any]]:
         """Every trial: number, state, value (validation error in %), values of the keys, notes."""

@@ -1,0 +1,1 @@
+"""Locks between processes, and files and folders that are whole or absent."""
