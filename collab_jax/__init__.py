@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from collab_jax._version import __version__
+from collab_jax.errors import needs
 
 if TYPE_CHECKING:
     from collab_jax.runs.load import load
@@ -13,5 +14,6 @@ __all__ = ["__version__", "load"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        return importlib.import_module("collab_jax.runs.load").load
+        with needs("train"):
+            return importlib.import_module("collab_jax.runs.load").load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,9 @@
 """Errors that end a run with one line instead of a traceback."""
 
-__all__ = ["RunError", "UserError"]
+import contextlib
+from collections.abc import Iterator
+
+__all__ = ["RunError", "UserError", "needs"]
 
 
 class UserError(ValueError):
@@ -17,3 +20,19 @@ class RunError(RuntimeError):
     The message is one line that says what is kept; the command line prints it without a traceback
     and exits with code 1.
     """
+
+
+@contextlib.contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Imports that an extra of the package brings.
+
+    Raises:
+        UserError: one of its packages is not installed; the message names both.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the package {error.name} is not installed, expected the extra {extra}: "
+            f"pip install '.[{extra}]'"
+        ) from None

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import flax.struct
@@ -13,10 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
-from ml_collections import ConfigDict
 
 from collab_jax import linen, losses
-from collab_jax.config import terms as terms_of
 from collab_jax.models import (
     LocalHeads,
     Network,
@@ -26,6 +24,9 @@ from collab_jax.models import (
     split_branches,
     stage_kernels,
 )
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 __all__ = ["Objective", "Outputs", "Term", "create_objective"]
 
@@ -216,7 +217,7 @@ class Objective:
         return total, values
 
 
-def create_objective(config: ConfigDict, num_classes: int, steps_per_epoch: int) -> Objective:
+def create_objective(config: "ConfigDict", num_classes: int, steps_per_epoch: int) -> Objective:
     """Builds the table of terms of a config's method.
 
     Args:
@@ -227,10 +228,13 @@ def create_objective(config: ConfigDict, num_classes: int, steps_per_epoch: int)
     Returns:
       The objective.
     """
+    # Imported here because an objective built by hand needs no config.
+    from collab_jax.config import terms as terms_of
+
     enabled = terms_of(config.method)
     dtype = jnp.dtype(config.model.dtype)
 
-    def weight(settings: ConfigDict) -> float | optax.Schedule:
+    def weight(settings: "ConfigDict") -> float | optax.Schedule:
         ramp_steps = round(settings.ramp_epochs * steps_per_epoch)
         if ramp_steps == 0:
             return settings.weight
@@ -266,7 +270,7 @@ def create_objective(config: ConfigDict, num_classes: int, steps_per_epoch: int)
     return Objective(tuple(table), masks_per_layer, branch)
 
 
-def _branching(config: ConfigDict) -> Callable[[Any], nn.Module]:
+def _branching(config: "ConfigDict") -> Callable[[Any], nn.Module]:
     settings = config.multi_head
 
     def branch(network: Network) -> nn.Module:
@@ -286,7 +290,7 @@ def _cross_entropy(outputs: Outputs) -> Array:
     return jax.vmap(lambda logits: losses.hard_loss(logits, outputs.labels))(outputs.logits).mean()
 
 
-def _out(outputs: Outputs, settings: ConfigDict) -> Array:
+def _out(outputs: Outputs, settings: "ConfigDict") -> Array:
     """Eq. 4, averaged over the batch."""
     return losses.collaborative_loss(
         outputs.logits,
@@ -298,7 +302,7 @@ def _out(outputs: Outputs, settings: ConfigDict) -> Array:
     ).mean()
 
 
-def _mid(outputs: Outputs, heads: LocalHeads, settings: ConfigDict) -> Array:
+def _mid(outputs: Outputs, heads: LocalHeads, settings: "ConfigDict") -> Array:
     """Eq. 7, summed over layers and averaged over the batch."""
     with jax.named_scope("heads"):
         local_logits: Any = heads.apply({"params": outputs.heads["mid"]}, outputs.features)
@@ -318,7 +322,7 @@ def _mid(outputs: Outputs, heads: LocalHeads, settings: ConfigDict) -> Array:
 
 
 def _pull_push(
-    outputs: Outputs, projections: Projections, settings: ConfigDict, num_classes: int
+    outputs: Outputs, projections: Projections, settings: "ConfigDict", num_classes: int
 ) -> Array:
     """Eq. 9, summed over layers."""
     with jax.named_scope("heads"):
