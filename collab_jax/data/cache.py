@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from collab_jax.data.arrays import Arrays
+from collab_jax.data.arrays import FILES, Arrays, sha256
 from collab_jax.errors import RunError, UserError
 
 __all__ = [
     "NpyWriter",
     "describe",
+    "description",
     "disk_errors",
     "exists",
     "locked",
@@ -33,7 +34,6 @@ __all__ = [
 ]
 
 _DESCRIPTION = "arrays.json"
-_FILES = ("train_images", "train_labels", "test_images", "test_labels")
 
 _log = logging.getLogger(__name__)
 
@@ -183,12 +183,15 @@ class NpyWriter:
 def describe(directory: Path, class_names: tuple[str, ...], **about: Any) -> None:
     """Write the description that makes a folder one of cached arrays; the last file to write.
 
-    It holds a checksum of each array, as a flipped pixel or label would train unnoticed.
+    It holds a checksum of each file, as a flipped pixel or label would train unnoticed, and the
+    SHA-256 of each array for the fingerprint, which takes longer.
     """
-    sums = {name: _checksum(directory / f"{name}.npy") for name in _FILES}
+    sums = {name: _checksum(directory / f"{name}.npy") for name in FILES}
+    known = {name: sha256(_mapped(directory, name)) for name in FILES}
     write_text(
         directory / _DESCRIPTION,
-        json.dumps({"class_names": class_names, "crc32": sums, **about}, indent=1) + "\n",
+        json.dumps({"class_names": class_names, "crc32": sums, "sha256": known, **about}, indent=1)
+        + "\n",
     )
 
 
@@ -200,6 +203,19 @@ def _checksum(path: Path) -> int:
     return total
 
 
+def _mapped(directory: Path, name: str) -> np.ndarray:
+    return np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+
+def description(directory: Path) -> dict[str, Any]:
+    """What `describe` has written.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    return json.loads((directory / _DESCRIPTION).read_text(encoding="utf-8"))
+
+
 def open_arrays(directory: Path) -> Arrays:
     """The cached arrays of a folder, memory-mapped.
 
@@ -207,14 +223,15 @@ def open_arrays(directory: Path) -> Arrays:
         UserError: they are damaged; the message names the folder and says to delete it.
     """
     try:
-        description = json.loads((directory / _DESCRIPTION).read_text(encoding="utf-8"))
-        class_names = tuple(description["class_names"])
-        arrays = {
-            name: np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in _FILES
-        }
+        about = description(directory)
+        class_names = tuple(about["class_names"])
+        arrays = {name: _mapped(directory, name) for name in FILES}
         _check(arrays, class_names)
-        for name, expected in description.get("crc32", {}).items():
+        # Folders that collab_jax 0.1 has written lack it.
+        known = about.get("sha256")
+        if known is not None and not all(isinstance(known[name], str) for name in FILES):
+            raise ValueError("sha256 is no table of checksums")
+        for name, expected in about.get("crc32", {}).items():
             if _checksum(directory / f"{name}.npy") != expected:
                 raise ValueError(f"{name}.npy differs from its checksum")
     # Damaged bytes make NumPy and the JSON reader raise errors of many kinds.
@@ -224,7 +241,7 @@ def open_arrays(directory: Path) -> Arrays:
             f"{directory}: the cached arrays are damaged ({reason}), expected them as they were "
             "written; delete this folder and they are made again"
         ) from None
-    return Arrays(**arrays, class_names=class_names, directory=directory)
+    return Arrays(**arrays, class_names=class_names, directory=directory, checksums=known)
 
 
 def _check(arrays: dict[str, np.ndarray], class_names: tuple[str, ...]) -> None:
