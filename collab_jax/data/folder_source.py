@@ -38,6 +38,7 @@ def listing(folder: Path, name: str) -> Listing:
         raise UserError(f"data.name = {name}: no such folder")
     inner = _folders(folder)
     splits = {SPLITS[path.name.lower()]: path for path in inner if path.name.lower() in SPLITS}
+    splits = {split: splits[split] for split in ("train", "test", "validation") if split in splits}
     if splits and "train" not in splits:
         raise UserError(f"{folder}: no folder train beside {', '.join(map(str, splits.values()))}")
     others = [path.name for path in inner if path not in splits.values()]
