@@ -400,3 +400,28 @@ def test_decoding_takes_bounded_memory(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert float(result.stdout) < 90  # MiB: a chunk of 16 as single images and as one array.
+
+
+FULL_DISK = """
+import resource, sys
+from collab_jax import data
+from collab_jax.errors import RunError
+resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+try:
+    data.load(f"folder:{sys.argv[1]}", data_dir=sys.argv[2])
+except RunError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
+    folders(tmp_path / "own")
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "own"), str(tmp_path / "data")],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "own-" in result.stdout and "cannot be written (File too large)" in result.stdout
+    assert [found.suffix for found in (tmp_path / "data/arrays/images").iterdir()] == [".lock"]

@@ -105,8 +105,8 @@ def test_a_fraction_to_test_with_where_there_is_no_test_split(tmp_path):
     assert again.fingerprint == first.fingerprint
     with pytest.raises(UserError, match=r"no array x_test, .*; or data.test=0.2 to test with"):
         data.load(str(path))
-    with pytest.raises(UserError, match=r"data.test = 0.9: leaves class 0 of own.npz without"):
-        data.load(str(path), test=0.9)
+    with pytest.raises(UserError, match=r"data.test = 0.96: leaves class 0 of own.npz without"):
+        data.load(str(path), test=0.96)
     with pytest.raises(
         UserError, match=r"data.test = 0.2: expected 0 for .*, which has x_test and"
     ):
