@@ -184,15 +184,15 @@ def describe(directory: Path, class_names: tuple[str, ...], **about: Any) -> Non
     """Write the description that makes a folder one of cached arrays; the last file to write.
 
     It holds a checksum of each file, as a flipped pixel or label would train unnoticed, and the
-    SHA-256 of each array for the fingerprint, which takes longer.
+    SHA-256 of each array, which takes longer, with the fingerprint, which covers the class names.
     """
     sums = {name: _checksum(directory / f"{name}.npy") for name in FILES}
-    known = {name: sha256(_mapped(directory, name)) for name in FILES}
-    write_text(
-        directory / _DESCRIPTION,
-        json.dumps({"class_names": class_names, "crc32": sums, "sha256": known, **about}, indent=1)
-        + "\n",
-    )
+    arrays: dict[str, Any] = {name: _mapped(directory, name) for name in FILES}
+    known = {name: sha256(array) for name, array in arrays.items()}
+    fingerprint = Arrays(**arrays, class_names=class_names, checksums=known).fingerprint
+    about |= {"crc32": sums, "sha256": known, "fingerprint": fingerprint}
+    text = json.dumps({"class_names": class_names, **about}, indent=1)
+    write_text(directory / _DESCRIPTION, text + "\n")
 
 
 def _checksum(path: Path) -> int:
@@ -229,8 +229,9 @@ def open_arrays(directory: Path) -> Arrays:
         _check(arrays, class_names)
         # Folders that collab_jax 0.1 has written lack it.
         known = about.get("sha256")
-        if known is not None and not all(isinstance(known[name], str) for name in FILES):
-            raise ValueError("sha256 is no table of checksums")
+        whole = Arrays(**arrays, class_names=class_names, directory=directory, checksums=known)
+        if known is not None and whole.fingerprint != about["fingerprint"]:
+            raise ValueError("class_names or sha256 differ from the fingerprint")
         for name, expected in about.get("crc32", {}).items():
             if _checksum(directory / f"{name}.npy") != expected:
                 raise ValueError(f"{name}.npy differs from its checksum")
@@ -241,7 +242,7 @@ def open_arrays(directory: Path) -> Arrays:
             f"{directory}: the cached arrays are damaged ({reason}), expected them as they were "
             "written; delete this folder and they are made again"
         ) from None
-    return Arrays(**arrays, class_names=class_names, directory=directory, checksums=known)
+    return whole
 
 
 def _check(arrays: dict[str, np.ndarray], class_names: tuple[str, ...]) -> None:

@@ -117,6 +117,31 @@ def test_folder_that_cannot_be_made(tmp_path, no_network):
         data.load("cifar10", data_dir=str(tmp_path / "file"))
 
 
+@pytest.mark.parametrize(
+    ("package", "name", "extra"),
+    [
+        ("tensorflow_datasets", "mnist", "tfds"),
+        ("array_record", "mnist", "tfds"),
+        ("datasets", "hf:owner/set", "hf"),
+        ("sklearn.datasets", "digits", "train"),
+        ("PIL", "folder:own", "train"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(package, name, extra, tmp_path, monkeypatch):
+    for label in ("a", "b"):
+        (tmp_path / "own" / label).mkdir(parents=True)
+        for place in range(4):
+            (tmp_path / "own" / label / f"{place}.png").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError) as caught:
+        data.load(name, data_dir=str(tmp_path / "data"), test=0.25 if name[-3:] == "own" else 0)
+    assert str(caught.value) == (
+        f"the package {package} is not installed, expected the extra {extra}: "
+        f"pip install '.[{extra}]'"
+    )
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(404 if "missing" in self.path else 200)
