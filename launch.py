@@ -2,7 +2,7 @@
 
 import sys
 
-from collab_jax.cli import main
+from collab_jax.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from collab_jax import _moved
 from collab_jax._version import __version__
+from collab_jax.errors import needs
 
 if TYPE_CHECKING:
     from collab_jax.runs.load import load
@@ -16,7 +17,8 @@ _moved.install()
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        return importlib.import_module("collab_jax.runs.load").load
+        with needs("train"):
+            return importlib.import_module("collab_jax.runs.load").load
     raise AttributeError(
         _moved.told(name) or f"module {__name__!r} has no attribute {name!r}", name=name
     )

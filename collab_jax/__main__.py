@@ -1,8 +1,22 @@
-"""`python -m collab_jax`: the program of `launch.py` for an installed package."""
+"""`python -m collab_jax`, `collab-jax` and `launch.py`: one program."""
 
 import sys
 
-from collab_jax.cli import main
+from collab_jax.errors import UserError, needs
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """The program; returns its exit code: see `collab_jax.cli.main`."""
+    try:
+        with needs("train"):
+            from collab_jax import cli
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return cli.main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,9 @@
 """Errors that end a run with one line instead of a traceback."""
 
-__all__ = ["RunError", "UserError", "reason"]
+import contextlib
+from collections.abc import Iterator
+
+__all__ = ["RunError", "UserError", "needs", "reason"]
 
 
 class UserError(ValueError):
@@ -27,3 +30,19 @@ def reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     name = type(error).__name__
     return f"{name}: {text}"[:200] if text else name
+
+
+@contextlib.contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Imports that an extra of the package brings.
+
+    Raises:
+        UserError: one of its packages is not installed; the message names both.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the package {error.name} is not installed, expected the extra {extra}: "
+            f"pip install '.[{extra}]'"
+        ) from None

@@ -1,12 +1,18 @@
 """What each part may import from outside, what a light import loads, and the public surface."""
 
 import ast
+import contextlib
 import importlib
+import re
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from typing import TypeVar
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from public import PACKAGE, public_modules
 
 import collab_jax
@@ -50,6 +56,89 @@ def outside_sources():
 def test_what_other_people_import_needs_little(path):
     allowed = sys.stdlib_module_names | OUTSIDE[part_of(path)] | {"collab_jax"}
     assert {name.partition(".")[0] for name in imports(path)} <= allowed
+
+
+CORE = ("jax", "flax", "optax", "jaxtyping", "numpy")
+"""What `pip install collab-jax` brings."""
+
+
+def with_their_dependencies(names):
+    """The distributions that installing these brings, extras left out."""
+    found, left = set(), [canonicalize_name(name) for name in names]
+    while left:
+        name = left.pop()
+        if name in found:
+            continue
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            requirements = [Requirement(text) for text in metadata.requires(name) or ()]
+            found.add(name)
+            left += [
+                canonicalize_name(requirement.name)
+                for requirement in requirements
+                if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            ]
+    return found
+
+
+ALONE = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in MISSING:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def in_the_core_alone(code):
+    """A program's end where nothing but the core is installed."""
+    there = with_their_dependencies(CORE)
+    missing = {
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if not there & {canonicalize_name(owner) for owner in owners} and module != "collab_jax"
+    }
+    assert {"ml_collections", "tensorflow", "sklearn", "PIL", "tensorboardX"} <= missing
+    return subprocess.run(
+        [sys.executable, "-c", ALONE.replace("MISSING", repr(missing)) + code],
+        capture_output=True,
+        text=True,
+        env={"PATH": "", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(PACKAGE.parent)},
+    )
+
+
+def test_the_core_is_what_the_package_depends_on():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    assert {Requirement(text).name for text in project["dependencies"]} == set(CORE)
+
+
+def test_the_core_alone_serves_other_peoples_code():
+    done = in_the_core_alone(
+        "from collab_jax import isolation, linen, losses, models, nnx, objective\n"
+        "import jax\n"
+        "model = models.create_model('vgg16', 10, width=0.0625, classifier_width=16)\n"
+        "images = jax.ShapeDtypeStruct((2, 32, 32, 3), 'float32')\n"
+        "print(jax.eval_shape(model.init, jax.random.key(0), images) is not None)\n"
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from collab_jax.__main__ import main; sys.exit(main())",
+        "import collab_jax\n"
+        "try: collab_jax.load\n"
+        "except ValueError as error: sys.exit(f'error: {error}')",
+    ],
+)
+def test_what_training_needs_is_named_with_its_extra(code):
+    done = in_the_core_alone(code)
+    assert done.returncode
+    line = "error: the package [a-z_A-Z.]+ is not installed, expected the extra train: .*train.*\n"
+    assert re.fullmatch(line, done.stderr), done.stderr
 
 
 def loaded_by(statement):

@@ -15,11 +15,12 @@ from pathlib import Path
 import jax
 import numpy as np
 from disturbed import damage, random_file
+from PIL import Image
 from reliability_row import Row
 
 from collab_jax import cli, data
 from collab_jax import config as config_lib
-from collab_jax.data import DataInfo, npz_source
+from collab_jax.data import DataInfo
 from collab_jax.errors import RunError, UserError
 from collab_jax.runs import loop
 from collab_jax.runs.checkpoint import Checkpointer, checkpoint_dir, complete_steps, read_checkpoint
@@ -231,47 +232,56 @@ def configs(folder: Path, run_every: int, count: int, seed: int) -> Row:
 
 
 def data_files(folder: Path, path: Path, count: int, seed: int) -> Row:
-    """An .npz file, and the arrays cached from one, damaged in turns."""
+    """An .npz file, an image in a folder, and the arrays cached from it, damaged in turns."""
     rng = random.Random(seed)
     told = equal = other = wrong = 0
-    damaged = folder / "damaged.npz"
-    cached = folder / "cached"
+    cached, pictures = folder / "cached", folder / "pictures"
     sound = data.load(str(path))
-    limit = npz_source._LARGEST_IN_MEMORY
+    for row, (image, label) in enumerate(zip(*sound.train.take(np.arange(40)), strict=True)):
+        of_class = pictures / f"{label:03}"
+        of_class.mkdir(parents=True, exist_ok=True)
+        pixels = image.squeeze(-1) if image.shape[-1] == 1 else image
+        Image.fromarray(pixels).save(of_class / f"{row}.png")
+    by_folder = {"name": f"folder:{pictures}", "data_dir": str(cached), "test": 0.25}
+    sound_pictures = data.load(**by_folder)
     for trial in range(count):
-        shutil.copy(path, damaged)
-        in_cache = trial % 2 == 1
-        try:
-            if in_cache:
-                npz_source._LARGEST_IN_MEMORY = 0
-                shutil.rmtree(cached, ignore_errors=True)
-                data.load(str(damaged), data_dir=str(cached))
-                folders = [p for p in (cached / "arrays" / "npz").iterdir() if p.is_dir()]
-                damage(random_file(folders[0], rng), rng)
+        kind = ("npz", "image", "cached")[trial % 3]
+        damaged = folder / "damaged.npz"
+        if kind == "npz":
+            shutil.copy(path, damaged)
+            arguments, expected = {"name": str(damaged)}, sound
+        else:
+            arguments, expected = by_folder, sound_pictures
+            if kind == "image":
+                damaged = random_file(pictures, rng)
             else:
-                damage(damaged, rng)
-            found = data.load(str(damaged), data_dir=str(cached))
-            same = np.array_equal(found.train.images, sound.train.images) and np.array_equal(
-                found.train.labels, sound.train.labels
+                damaged = random_file(
+                    next(p for p in (cached / "arrays" / "images").iterdir() if p.is_dir()), rng
+                )
+        content = damaged.read_bytes()
+        try:
+            damage(damaged, rng)
+            found = data.load(**arguments)
+            same = found.fingerprint == expected.fingerprint and np.array_equal(
+                found.train.images, expected.train.images
             )
-            same = same and np.array_equal(found.test.images, sound.test.images)
             equal += same
-            # Cached arrays have no checksum: a pixel that differs is read as it is.
-            other += in_cache and not same
-            wrong += not in_cache and not same
+            # Few image formats have checksums: a pixel that differs is read as it is.
+            other += kind == "image" and not same
+            wrong += kind != "image" and not same
         except (UserError, RunError) as error:
-            good = _is_one_line(error) and (str(damaged) in str(error) or str(cached) in str(error))
+            good = _is_one_line(error) and str(folder) in str(error)
             told += good
             wrong += not good
         except Exception as error:
             print(f"trial {trial}: {error!r}")
             wrong += 1
         finally:
-            npz_source._LARGEST_IN_MEMORY = limit
+            damaged.write_bytes(content)
     return Row(
-        "damaged data file (.npz, or the arrays cached from one)",
+        "damaged data file (.npz, an image in a folder, or the arrays cached of those)",
         count,
-        f"{told} told in one line with the file, {equal} harmless, {other} cached arrays read with "
-        f"another pixel or label, {wrong} wrong",
+        f"{told} told in one line with the file, {equal} harmless, {other} images read with other "
+        f"pixels, {wrong} wrong",
         wrong == 0,
     )

@@ -173,7 +173,10 @@ def _contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "/" in name or "\\" in name or name in (".", "..") or len(name) > _LONGEST_NAME:
         yield "name", f"a file name of at most {_LONGEST_NAME} characters, without slashes"
     if not c["data.name"].strip():
-        yield "data.name", "a TFDS name, digits or the path of an .npz file"
+        yield (
+            "data.name",
+            "a TFDS name, digits, a path to an .npz file, or folder:, csv: or hf: with one",
+        )
     if validation >= 1 and validation != int(validation):
         yield "data.validation", "a fraction below 1 or a whole number of images"
     if c["init_from"] and c["continue_from"]:

@@ -106,9 +106,16 @@ _ABOVE_0 = "(0, inf)"
 class Data:
     """Which images, and how they are prepared."""
 
-    name: str = _key("cifar10", "", "TFDS name, `digits`, or path of an .npz file")
+    name: str = _key(
+        "cifar10",
+        "",
+        "TFDS name, `digits`, path of an .npz file, or `folder:`, `csv:` or `hf:` and a path",
+    )
     dir: str = _key("", "", "folder of the data; empty: ~/.cache/collab_jax", True)
     manual_dir: str = _key("", "", "folder of archives; empty: downloads/manual in it", True)
+    test: float = _key(
+        0.0, "[0, 1)", "fraction of the images to test with, where the data have no test split"
+    )
     validation: float = _key(
         0.0,
         "[0, 1000000000]",
@@ -124,7 +131,7 @@ class Data:
     resident: Literal["auto", "always", "never"] = _key(
         "auto", "", "keep the training images on the device", True
     )
-    image_size: int = _key(0, "[0, 4096]", "size to reduce the images to; 0: their own")
+    image_size: int = _key(0, "[0, 4096]", "side to resize the images to; 0: their own")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from collab_jax.errors import UserError
 
-__all__ = ["Arrays", "area_downscale", "chunks", "target_shape"]
+__all__ = ["FILES", "Arrays", "area_downscale", "chunks", "sha256", "target_shape"]
+
+FILES = ("train_images", "train_labels", "test_images", "test_labels")
+"""The arrays of a data set, by their names in `Arrays` and in the cache."""
 
 _CHUNK_BYTES = 2**24
 
@@ -26,6 +32,7 @@ class Arrays:
         test_labels: int32 (M,).
         class_names: the name of each class.
         directory: where the arrays are cached, None where they are not.
+        checksums: SHA-256 of each array by name, where they are known already.
     """
 
     train_images: np.ndarray
@@ -34,6 +41,29 @@ class Arrays:
     test_labels: np.ndarray
     class_names: tuple[str, ...]
     directory: Path | None = None
+    checksums: Mapping[str, str] | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the content: type, shape and bytes of the arrays, and the class names.
+
+        Neither where the arrays lie nor what they were read from plays a part.
+        """
+        known = self.checksums or {name: sha256(getattr(self, name)) for name in FILES}
+        content = [
+            [name, array.dtype.name, array.shape, known[name]]
+            for name, array in ((name, getattr(self, name)) for name in FILES)
+        ]
+        text = json.dumps([content, self.class_names])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256(array: np.ndarray) -> str:
+    """SHA-256 of an array's bytes in C order, in bounded memory."""
+    digest = hashlib.sha256()
+    for part in chunks(len(array), array[:1].nbytes):
+        digest.update(np.ascontiguousarray(array[part]).data)
+    return digest.hexdigest()
 
 
 def chunks(num_images: int, image_bytes: int) -> Iterator[slice]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from collab_jax.data.arrays import Arrays
+from collab_jax.data.arrays import FILES, Arrays, sha256
 from collab_jax.errors import RunError, UserError, reason
 from collab_jax.files import atomic
 from collab_jax.files.locks import FileLock
@@ -22,6 +22,7 @@ from collab_jax.files.locks import FileLock
 __all__ = [
     "NpyWriter",
     "describe",
+    "description",
     "disk_errors",
     "exists",
     "locked",
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 _DESCRIPTION = "arrays.json"
-_FILES = ("train_images", "train_labels", "test_images", "test_labels")
 
 _log = logging.getLogger(__name__)
 
@@ -150,11 +150,15 @@ class NpyWriter:
 def describe(directory: Path, class_names: tuple[str, ...], **about: Any) -> None:
     """Write the description that makes a folder one of cached arrays; the last file to write.
 
-    It holds a checksum of each array, as a flipped pixel or label would train unnoticed.
+    It holds a checksum of each file, as a flipped pixel or label would train unnoticed, and the
+    SHA-256 of each array, which takes longer, with the fingerprint, which covers the class names.
     """
-    sums = {name: _checksum(directory / f"{name}.npy") for name in _FILES}
-    content = {"class_names": class_names, "crc32": sums, **about}
-    atomic.write_json(directory / _DESCRIPTION, content)
+    sums = {name: _checksum(directory / f"{name}.npy") for name in FILES}
+    arrays: dict[str, Any] = {name: _mapped(directory, name) for name in FILES}
+    known = {name: sha256(array) for name, array in arrays.items()}
+    fingerprint = Arrays(**arrays, class_names=class_names, checksums=known).fingerprint
+    about |= {"crc32": sums, "sha256": known, "fingerprint": fingerprint}
+    atomic.write_json(directory / _DESCRIPTION, {"class_names": class_names, **about})
 
 
 def _checksum(path: Path) -> int:
@@ -165,6 +169,19 @@ def _checksum(path: Path) -> int:
     return total
 
 
+def _mapped(directory: Path, name: str) -> np.ndarray:
+    return np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+
+def description(directory: Path) -> dict[str, Any]:
+    """What `describe` has written.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    return json.loads((directory / _DESCRIPTION).read_text(encoding="utf-8"))
+
+
 def open_arrays(directory: Path) -> Arrays:
     """The cached arrays of a folder, memory-mapped.
 
@@ -172,14 +189,16 @@ def open_arrays(directory: Path) -> Arrays:
         UserError: they are damaged; the message names the folder and says to delete it.
     """
     try:
-        description = json.loads((directory / _DESCRIPTION).read_text(encoding="utf-8"))
-        class_names = tuple(description["class_names"])
-        arrays = {
-            name: np.load(directory / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in _FILES
-        }
+        about = description(directory)
+        class_names = tuple(about["class_names"])
+        arrays = {name: _mapped(directory, name) for name in FILES}
         _check(arrays, class_names)
-        for name, expected in description.get("crc32", {}).items():
+        # Folders that collab_jax 0.1 has written lack it.
+        known = about.get("sha256")
+        whole = Arrays(**arrays, class_names=class_names, directory=directory, checksums=known)
+        if known is not None and whole.fingerprint != about["fingerprint"]:
+            raise ValueError("class_names or sha256 differ from the fingerprint")
+        for name, expected in about.get("crc32", {}).items():
             if _checksum(directory / f"{name}.npy") != expected:
                 raise ValueError(f"{name}.npy differs from its checksum")
     # Damaged bytes make NumPy and the JSON reader raise errors of many kinds.
@@ -188,7 +207,7 @@ def open_arrays(directory: Path) -> Arrays:
             f"{directory}: the cached arrays are damaged ({reason(error)}), expected them as they "
             "were written; delete this folder and they are made again"
         ) from None
-    return Arrays(**arrays, class_names=class_names, directory=directory)
+    return whole
 
 
 def _check(arrays: dict[str, np.ndarray], class_names: tuple[str, ...]) -> None:

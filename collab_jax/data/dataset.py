@@ -9,9 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from collab_jax.data import digits, npz_source, subsets, tfds_source
+from collab_jax.data import (
+    archives,
+    csv_source,
+    digits,
+    folder_source,
+    hf_source,
+    image_files,
+    npz_source,
+    subsets,
+    tfds_source,
+)
+from collab_jax.data.archive_formats import ARCHIVES
 from collab_jax.data.arrays import Arrays
 from collab_jax.data.statistics import cached_mean_and_std
+from collab_jax.errors import UserError
 
 __all__ = ["Dataset", "Split", "load"]
 
@@ -75,6 +87,8 @@ class Dataset:
         class_names: m names.
         mean: float32 (C,), of the training split as used, in the scale of images / 255.
         std: float32 (C,), likewise.
+        fingerprint: SHA-256 of the whole data set's arrays and class names, of what is held out
+            and left out as well; the same for the same content from anywhere.
     """
 
     name: str
@@ -85,6 +99,7 @@ class Dataset:
     class_names: tuple[str, ...]
     mean: np.ndarray
     std: np.ndarray
+    fingerprint: str
 
 
 def load(
@@ -92,6 +107,7 @@ def load(
     *,
     data_dir: str = "",
     manual_dir: str = "",
+    test: float = 0.0,
     validation: float = 0.0,
     train_examples: int = 0,
     image_size: int = 0,
@@ -100,15 +116,19 @@ def load(
     """Load a data set, preparing and caching it on first use.
 
     Args:
-        name: an image-classification data set of TFDS such as `cifar10` or
-            `imagenet_resized/32x32`, `digits` (bundled with scikit-learn), or the path of an .npz
-            file with x_train, y_train, x_test, y_test.
+        name: `cifar10`, `cifar100` or `stl10`; `digits` (bundled with scikit-learn); the path of an
+            .npz file with x_train, y_train, x_test, y_test; `folder:PATH`, `csv:FILE` or
+            `hf:NAME_OR_FOLDER` (Hugging Face); or an image-classification data set of TFDS such as
+            `imagenet_resized/32x32`.
         data_dir: folder of prepared and cached data; empty: ~/.cache/collab_jax.
         manual_dir: folder of archives fetched by hand; empty: downloads/manual in `data_dir`.
+        test: the fraction of the images to test with, with the classes' proportions and the same
+            for every seed, where the data have no test split; else 0.
         validation: what to hold out of the training split, with the classes' proportions: a
             fraction below 1 or a number of images; 0: nothing.
         train_examples: size of a class-balanced random subset of what remains; 0: all.
-        image_size: side to reduce the images to by averaging over areas; 0: their own.
+        image_size: side to resize the images to; 0: their own. Images in files of their own may
+            have any size, others are square and at least as large.
         seed: decides what is held out and which subset is used.
 
     Returns:
@@ -120,7 +140,7 @@ def load(
     """
     root = _path(data_dir or "~/.cache/collab_jax")
     manual = _path(manual_dir) if manual_dir else root / "downloads" / "manual"
-    arrays = _arrays(name, root, manual, image_size)
+    arrays = _arrays(name, root, manual, image_size, test)
     labels = np.asarray(arrays.train_labels)
     rows = None
     held_out = None
@@ -142,14 +162,30 @@ def load(
         class_names=arrays.class_names,
         mean=mean,
         std=std,
+        fingerprint=arrays.fingerprint,
     )
 
 
-def _arrays(name: str, root: Path, manual_dir: Path, image_size: int) -> Arrays:
+def _arrays(name: str, root: Path, manual_dir: Path, image_size: int, test: float) -> Arrays:
+    kind, _, place = name.partition(":")
+    if kind in ("folder", "csv", "hf"):
+        if not place:
+            raise UserError(f"data.name = {name!r}: expected {kind}: and then where the data are")
+        if kind == "folder":
+            listing = folder_source.listing(_path(place), name)
+        elif kind == "csv":
+            listing = csv_source.listing(_path(place), name)
+        else:
+            listing = hf_source.listing(place, name, root)
+        return image_files.load(listing, root, image_size, test)
+    if name.lower().endswith(".npz"):
+        return npz_source.load(_path(name), image_size, test)
+    if test:
+        raise UserError(f"data.test = {test:g}: expected 0 for {name}, which has a test split")
     if name == "digits":
         return digits.load(image_size)
-    if name.endswith(".npz"):
-        return npz_source.load(_path(name), root, image_size)
+    if name in ARCHIVES:
+        return archives.load(name, root, manual_dir, image_size)
     return tfds_source.load(name, root, manual_dir, image_size)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from collab_jax.data import subsets
 from collab_jax.data.arrays import Arrays, area_downscale, target_shape
+from collab_jax.errors import needs
 
 __all__ = ["load"]
 
@@ -26,7 +27,8 @@ def load(image_size: int = 0) -> Arrays:
     Raises:
         UserError: `image_size` above 8.
     """
-    from sklearn.datasets import load_digits
+    with needs("train"):
+        from sklearn.datasets import load_digits
 
     shape = target_shape((8, 8, 1), image_size, "digits")
     pixels, target = load_digits(return_X_y=True)

@@ -5,26 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import hashlib
 import math
-import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
-from collab_jax.data import cache
+from collab_jax.data import subsets
 from collab_jax.data.arrays import Arrays, area_downscale, chunks, target_shape
 from collab_jax.errors import UserError, reason
 
 __all__ = ["load"]
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
-# Above this the arrays are cached uncompressed and memory-mapped.
-_LARGEST_IN_MEMORY = 2**30
+_CLASS_NAMES = "class_names"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,141 +30,113 @@ class _Member:
     path: Path
     name: str
     shape: tuple[int, ...]
-    fortran_order: bool
     dtype: np.dtype
-    offset: int
 
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
+    def __str__(self) -> str:
+        return f"{self.path}: {self.name} is {self.dtype} {self.shape}"
+
+    def read(self) -> np.ndarray:
+        """The array; the file's checksum has been compared."""
+        with _damage(self.path, self.name), zipfile.ZipFile(self.path) as archive:
+            with archive.open(f"{self.name}.npy") as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+                if file.read(1):
+                    raise ValueError("bytes after the end")
+        return array
 
 
-def load(path: Path, root: Path, image_size: int = 0) -> Arrays:
-    """The arrays of an .npz file.
+def load(path: Path, image_size: int = 0, test: float = 0.0) -> Arrays:
+    """The arrays of an .npz file, in memory.
 
     Args:
         path: the file: x_train and x_test uint8 (N, H, W) or (N, H, W, C), y_train and y_test
-            whole numbers (N,), where the classes are 0..m-1 and each has a training image.
-        root: folder of cached data, for a file too large for memory.
+            whole numbers (N,), where the classes are 0..m-1 and each has a training image; and
+            class_names, text (m,), where it is there.
         image_size: side to reduce the images to; 0: their own.
+        test: the fraction of the images to test with, where the file has no x_test; else 0.
 
     Returns:
-        The arrays; of a file with more than 1 GiB of images they are cached and memory-mapped.
+        The arrays.
 
     Raises:
         UserError: no such file, damaged, or arrays other than those; the message names the file,
             the array, what it is and what was expected.
     """
     path = path.absolute()
-    members = _headers(path)
+    members = _headers(path, test)
     shape = _check_images(members)
-    labels = _check_labels(members)
+    labels = _labels(members)
+    class_names = _class_names(members, labels)
     reduced = target_shape(shape, image_size, path.name)
-    class_names = tuple(str(label) for label in range(int(labels["y_train"].max()) + 1))
-    if sum(members[name].nbytes for name in ("x_train", "x_test")) <= _LARGEST_IN_MEMORY:
-        images = {name: _in_memory(members[name], shape, reduced) for name in ("x_train", "x_test")}
-        return Arrays(
-            images["x_train"], labels["y_train"], images["x_test"], labels["y_test"], class_names
-        )
-    status = path.stat()
-    identity = f"{path}\n{status.st_size}\n{status.st_mtime_ns}\n{reduced[0]}"
-    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    directory = root / "arrays" / "npz" / f"{path.stem}-{key}"
-    with cache.locked(directory):
-        if not cache.exists(directory):
-            _fill(directory, members, labels, shape, reduced, class_names)
-    return cache.open_arrays(directory)
+    images = {
+        name: _reduced(members[name].read().reshape(-1, *shape), reduced)
+        for name in ("x_train", "x_test")
+        if name in members
+    }
+    if "x_test" in images:
+        arrays = images["x_train"], labels["y_train"], images["x_test"], labels["y_test"]
+    else:
+        x, y = images["x_train"], labels["y_train"]
+        rows = subsets.hold_out_test(y, test, name=path.name)
+        arrays = np.delete(x, rows, 0), np.delete(y, rows), x[rows], y[rows]
+    return Arrays(*arrays, class_names)
 
 
-def _in_memory(member: _Member, shape: tuple[int, ...], reduced: tuple[int, ...]) -> np.ndarray:
-    images = np.empty((member.shape[0], *reduced), np.uint8)
-    filled = 0
-    for part in _images(member, shape, reduced):
-        images[filled : filled + len(part)] = part
-        filled += len(part)
-    return images
+def _reduced(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if images.shape[1:] == shape:
+        return np.ascontiguousarray(images)
+    reduced = np.empty((len(images), *shape), np.uint8)
+    for part in chunks(len(images), images[:1].nbytes):
+        reduced[part] = area_downscale(images[part], *shape[:2])
+    return reduced
 
 
-def _fill(
-    directory: Path,
-    members: dict[str, _Member],
-    labels: dict[str, np.ndarray],
-    shape: tuple[int, ...],
-    reduced: tuple[int, ...],
-    class_names: tuple[str, ...],
-) -> None:
-    path = members["x_train"].path
-    needed = sum(members[name].shape[0] for name in ("x_train", "x_test")) * math.prod(reduced)
-    if shutil.disk_usage(directory.parent).free < needed:
-        raise UserError(
-            f"{directory.parent}: {needed / 2**30:.1f} GiB are needed to cache the images of "
-            f"{path}, expected a folder with more room as data.dir"
-        )
-    with cache.writing(directory) as temporary:
-        for split in ("train", "test"):
-            member = members[f"x_{split}"]
-            with cache.NpyWriter(
-                temporary / f"{split}_images.npy", (member.shape[0], *reduced), np.uint8
-            ) as writer:
-                for images in _images(member, shape, reduced):
-                    writer.write(images)
-            np.save(temporary / f"{split}_labels.npy", labels[f"y_{split}"])
-        cache.describe(temporary, class_names, source=str(path))
-
-
-def _images(
-    member: _Member, shape: tuple[int, ...], reduced: tuple[int, ...]
-) -> Iterator[np.ndarray]:
-    """The images in chunks: uint8 (n, H, W, C), reduced."""
-    if member.fortran_order:
-        raise UserError(
-            f"{member.path}: {member.name} is in Fortran order, expected C order: write "
-            "numpy.ascontiguousarray of it"
-        )
-    size = math.prod(shape)
-    with _opened(member) as read:
-        for part in chunks(member.shape[0], size):
-            count = part.stop - part.start
-            images = np.frombuffer(read(count * size), np.uint8).reshape(count, *shape)
-            yield area_downscale(images, *reduced[:2])
-        read(0)
-
-
-def _headers(path: Path) -> dict[str, _Member]:
-    """The four arrays' headers."""
+def _headers(path: Path, test: float) -> dict[str, _Member]:
+    """The arrays' headers: of training and test images and labels, or of the former alone."""
     if not path.is_file():
         raise UserError(f"data.name = {path}: no such file, expected an .npz file")
     with _damage(path), zipfile.ZipFile(path) as archive:
         present = [name.removesuffix(".npy") for name in archive.namelist()]
         sizes = {item.filename.removesuffix(".npy"): item.file_size for item in archive.infolist()}
-    for name in _NAMES:
+    own_test = [name for name in ("x_test", "y_test") if name in present]
+    if test and own_test:
+        raise UserError(
+            f"data.test = {test:g}: expected 0 for {path}, which has {' and '.join(own_test)}"
+        )
+    expected = _NAMES[:2] if test else _NAMES
+    for name in expected:
         if name not in present:
             others = {other.lower(): other for other in present if other not in _NAMES}
             near = [others[key] for key in difflib.get_close_matches(name, others, 1, 0.5)]
             hint = f"; did you mean {near[0]!r} to be {name}?" if near else ""
+            if not near and not own_test and name == "x_test":
+                hint = "; or data.test=0.2 to test with a fifth of x_train"
             raise UserError(
-                f"{path}: no array {name}, expected {', '.join(_NAMES)}; it holds "
+                f"{path}: no array {name}, expected {', '.join(expected)}; it holds "
                 f"{', '.join(map(repr, present[:10])) or 'none'}{hint}"
             )
     members = {}
-    for name in _NAMES:
+    for name in (*expected, *({_CLASS_NAMES} & set(present))):
         with _damage(path, name):
-            members[name] = _header(path, name)
-        member = members[name]
+            member, offset = _header(path, name)
         if member.dtype.hasobject:
+            kind = {"x": "uint8", "y": "whole numbers", "c": "text"}[name[0]]
+            remedy = "; convert with numpy.array(names, str)" if name == _CLASS_NAMES else ""
             raise UserError(
-                f"{path}: {name} holds Python objects, expected "
-                f"{'uint8' if name[0] == 'x' else 'whole numbers'} of one shape"
+                f"{path}: {name} holds Python objects, expected {kind} of one shape{remedy}"
             )
-        if member.offset + member.nbytes != sizes[name]:
+        nbytes = math.prod(member.shape) * member.dtype.itemsize
+        if offset + nbytes != sizes[name]:
             raise UserError(
-                f"{path}: {name} is damaged: {member.dtype} {member.shape} takes {member.nbytes} "
-                f"bytes, but {sizes[name] - member.offset} are there"
+                f"{path}: {name} is damaged: {member.dtype} {member.shape} takes {nbytes} bytes, "
+                f"but {sizes[name] - offset} are there"
             )
+        members[name] = member
     return members
 
 
-def _header(path: Path, name: str) -> _Member:
+def _header(path: Path, name: str) -> tuple[_Member, int]:
+    """An array's header and how many bytes it takes."""
     with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
         version = np.lib.format.read_magic(file)
         readers = {
@@ -177,30 +145,8 @@ def _header(path: Path, name: str) -> _Member:
         }
         if version not in readers:
             raise ValueError(f"version {version} of the .npy format")
-        shape, fortran_order, dtype = readers[version](file)
-        return _Member(path, name, shape, fortran_order and len(shape) > 1, dtype, file.tell())
-
-
-@contextlib.contextmanager
-def _opened(member: _Member) -> Iterator[Callable[[int], bytes]]:
-    """A function that reads so many bytes of the array; after the last ones the file's checksum
-    has been compared."""
-
-    def read(count: int) -> bytes:
-        with _damage(member.path, member.name):
-            data = file.read(count)
-            if count == 0 and file.read(1):
-                raise ValueError("bytes after the end")
-            if len(data) != count:
-                raise ValueError(f"{count - len(data)} bytes are missing")
-            return data
-
-    with contextlib.ExitStack() as stack:
-        with _damage(member.path, member.name):
-            archive = stack.enter_context(zipfile.ZipFile(member.path))
-            file: IO[bytes] = stack.enter_context(archive.open(f"{member.name}.npy"))
-            file.read(member.offset)
-        yield read
+        shape, _, dtype = readers[version](file)
+        return _Member(path, name, shape, dtype), file.tell()
 
 
 @contextlib.contextmanager
@@ -222,50 +168,51 @@ def _check_images(members: dict[str, _Member]) -> tuple[int, ...]:
     """(H, W, C) of the images."""
     shapes = {}
     for name in ("x_train", "x_test"):
+        if name not in members:
+            continue
         member = members[name]
-        where = f"{member.path}: {name} is {member.dtype} {member.shape}"
         if member.dtype != np.uint8:
             convert = (
                 "; convert values from 0 to 1 with (255 * x).round().astype('uint8')"
                 if member.dtype.kind == "f"
                 else ""
             )
-            raise UserError(f"{where}, expected uint8 from 0 to 255{convert}")
+            raise UserError(f"{member}, expected uint8 from 0 to 255{convert}")
         if len(member.shape) not in (3, 4):
-            raise UserError(f"{where}, expected (images, height, width[, channels])")
+            raise UserError(f"{member}, expected (images, height, width[, channels])")
         if 0 in member.shape:
-            raise UserError(f"{where}, expected at least one image, each with at least one pixel")
+            raise UserError(f"{member}, expected at least one image, each with at least one pixel")
         shape = member.shape[1:] if len(member.shape) == 4 else (*member.shape[1:], 1)
-        if shape[0] in (1, 3) and shape[1] == shape[2] > 4:
+        # As channels last these would be a few rows high, with more channels than rows.
+        if shape[2] > 4 and shape[0] < min(shape[1:]):
             raise UserError(
-                f"{where}, expected channels last: (images, height, width, channels); convert with "
-                "x.transpose(0, 2, 3, 1)"
+                f"{member}, expected channels last: (images, height, width, channels); convert "
+                "with x.transpose(0, 2, 3, 1)"
             )
         shapes[name] = shape
-    if shapes["x_train"] != shapes["x_test"]:
-        raise UserError(
-            f"{members['x_test'].path}: an image of x_test is {shapes['x_test']}, expected "
-            f"{shapes['x_train']} as in x_train"
-        )
-    return shapes["x_train"]
+    first, *others = shapes.items()
+    for name, shape in others:
+        if shape != first[1]:
+            raise UserError(
+                f"{members[name].path}: an image of {name} is {shape}, expected {first[1]} as in "
+                f"{first[0]}"
+            )
+    return first[1]
 
 
-def _check_labels(members: dict[str, _Member]) -> dict[str, np.ndarray]:
-    """The labels of both splits as int32 (N,)."""
+def _labels(members: dict[str, _Member]) -> dict[str, np.ndarray]:
+    """The labels of each split as int32 (N,)."""
     labels = {}
     for name in ("y_train", "y_test"):
-        member = members[name]
-        where = f"{member.path}: {name} is {member.dtype} {member.shape}"
-        images = members[f"x{name[1:]}"]
+        if name not in members:
+            continue
+        member, images = members[name], members[f"x{name[1:]}"]
         if member.dtype.kind not in "iu" or member.shape != images.shape[:1]:
             raise UserError(
-                f"{where}, expected a whole number for each of the {images.shape[0]} images of "
-                f"x{name[1:]}"
+                f"{member}, expected a whole number for each of the {images.shape[0]} images of "
+                f"x{name[1:]}{_remedy(member, images.shape[0])}"
             )
-        with _opened(member) as read:
-            values = np.frombuffer(read(member.nbytes), member.dtype)
-            read(0)
-        labels[name] = values
+        values = labels[name] = member.read()
         if values.min() < 0:
             raise UserError(
                 f"{member.path}: {name} holds {values.min()} at {values.argmin()}, expected "
@@ -281,10 +228,42 @@ def _check_labels(members: dict[str, _Member]) -> dict[str, np.ndarray]:
         )
     if len(classes) < 2:
         raise UserError(f"{path}: y_train holds class 0 alone, expected at least two classes")
-    highest = labels["y_test"].max()
-    if highest >= len(classes):
+    if "y_test" in labels and labels["y_test"].max() >= len(classes):
+        highest = labels["y_test"].max()
         raise UserError(
             f"{path}: y_test holds {highest} at {labels['y_test'].argmax()}, expected labels from "
             f"0 to {len(classes) - 1} as in y_train"
         )
     return {name: values.astype(np.int32) for name, values in labels.items()}
+
+
+def _remedy(member: _Member, images: int) -> str:
+    """How to make labels of a usual form whole numbers (N,), "" for other forms."""
+    shape, y = member.shape, member.name
+    if shape == (images, 1):
+        return f"; convert with {y}.ravel().astype('int64')"
+    if len(shape) == 2 and shape[0] == images:
+        return f"; convert one-hot labels with {y}.argmax(1)"
+    if shape == (images,) and member.dtype.kind in "fb":
+        return f"; convert with {y}.astype('int64')"
+    if shape == (images,) and member.dtype.kind in "SU":
+        return f"; convert with class_names, {y} = numpy.unique({y}, return_inverse=True)"
+    return ""
+
+
+def _class_names(members: dict[str, _Member], labels: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """The names in the file, or the classes' numbers."""
+    classes = int(labels["y_train"].max()) + 1
+    if _CLASS_NAMES not in members:
+        return tuple(map(str, range(classes)))
+    member = members[_CLASS_NAMES]
+    if member.dtype.kind not in "US" or member.shape != (classes,):
+        raise UserError(f"{member}, expected text for each of the {classes} classes of y_train")
+    array = member.read()
+    with _damage(member.path, member.name):
+        names = tuple(map(str, np.char.decode(array) if member.dtype.kind == "S" else array))
+    if len(set(names)) < classes or not all(name.strip() for name in names):
+        raise UserError(
+            f"{member.path}: class_names has an empty or a repeated name, expected {classes}"
+        )
+    return names

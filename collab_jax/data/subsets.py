@@ -8,10 +8,10 @@ import numpy as np
 
 from collab_jax.errors import UserError
 
-__all__ = ["balanced_subset", "hold_out"]
+__all__ = ["balanced_subset", "hold_out", "hold_out_test"]
 
 # Spawn keys: they keep these draws apart from each other and from the order of the epochs.
-_HOLD_OUT, _SUBSET = 1, 2
+_HOLD_OUT, _SUBSET, _TEST = 1, 2, 3
 
 
 def hold_out(
@@ -43,17 +43,44 @@ def hold_out(
             f"data.validation = {validation}: expected less than the {size} training images of "
             f"{name}"
         )
-    counts = np.bincount(labels)
+    quotas = _proportional(labels, count, f"data.validation = {validation}", name)
+    return _draw(labels, quotas, _generator(seed, _HOLD_OUT))
+
+
+def hold_out_test(labels: np.ndarray, test: float, *, name: str = "the data") -> np.ndarray:
+    """Rows of a test split with the classes' own proportions, the same for every seed.
+
+    Args:
+        labels: int (N,), the labels of all images.
+        test: a fraction below 1.
+        name: the data set's name, for messages.
+
+    Returns:
+        int (T,): increasing rows of the test split.
+
+    Raises:
+        UserError: no image left over, or a class left without images.
+    """
+    count = max(1, round(test * len(labels)))
+    if not 0 < test < 1 or count >= len(labels):
+        raise UserError(f"data.test = {test:g}: expected less than all images of {name}")
+    quotas = _proportional(labels, count, f"data.test = {test:g}", name)
+    return _draw(labels, quotas, _generator(0, _TEST))
+
+
+def _proportional(labels: np.ndarray, count: int, key: str, name: str) -> np.ndarray:
+    """(m,): how many of `count` images each class gives, so that each keeps at least one."""
+    size, counts = len(labels), np.bincount(labels)
     quotas, remainders = np.divmod(counts * count, size)
     largest = np.argsort(-remainders, kind="stable")[: count - int(quotas.sum())]
     quotas[largest] += 1
     emptied = np.flatnonzero((quotas == counts) & (counts > 0))
     if emptied.size:
         raise UserError(
-            f"data.validation = {validation}: leaves class {emptied[0]} of {name} without training "
-            f"images (it has {counts[emptied[0]]}), expected a smaller validation split"
+            f"{key}: leaves class {emptied[0]} of {name} without training images (it has "
+            f"{counts[emptied[0]]}), expected a smaller split"
         )
-    return _draw(labels, quotas, _generator(seed, _HOLD_OUT))
+    return quotas
 
 
 def balanced_subset(

@@ -5,18 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
-import threading
-import time
 import urllib.parse
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from collab_jax.data.download import unreachable
 from collab_jax.errors import UserError
 
-__all__ = ["Sources", "find", "unreachable"]
-
-_PROBE_SECONDS = 5.0
+__all__ = ["Sources", "find"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,47 +183,3 @@ def _downloaded(builder: Any, url: str, info: Any, downloads: Path) -> bool:
         for folder in folders
         for name in names
     )
-
-
-def unreachable(urls: Iterable[str], seconds: float = _PROBE_SECONDS) -> str:
-    """Why files cannot be downloaded, "" where each host answers in time.
-
-    TFDS itself takes minutes to give up without a network.
-
-    Args:
-        urls: the files' URLs; the first one of each host is tried.
-        seconds: for all of them together.
-    """
-    by_host: dict[str, str] = {}
-    for url in urls:
-        by_host.setdefault(urllib.parse.urlparse(url).netloc, url)
-    answers: dict[str, str] = {}
-    threads = {}
-    for host, url in by_host.items():
-        # Daemons, because looking up a host's address cannot be given a time limit.
-        threads[host] = threading.Thread(
-            target=lambda host=host, url=url: answers.update({host: _answer(url, seconds)}),
-            daemon=True,
-        )
-        threads[host].start()
-    end = time.monotonic() + seconds
-    for thread in threads.values():
-        thread.join(max(0.0, end - time.monotonic()))
-    for host in by_host:
-        answer = answers.get(host, f"no answer in {seconds:g} s")
-        if answer:
-            return f"{host}: {answer}"
-    return ""
-
-
-def _answer(url: str, seconds: float) -> str:
-    """What is wrong with a URL's answer, "" where it begins to send."""
-    import requests
-
-    try:
-        with requests.get(url, stream=True, timeout=seconds) as response:
-            return "" if response.ok else f"HTTP status {response.status_code}"
-    except requests.Timeout:
-        return f"no answer in {seconds:g} s"
-    except requests.RequestException as error:
-        return "no connection" if isinstance(error, requests.ConnectionError) else str(error)

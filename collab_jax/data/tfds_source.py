@@ -19,7 +19,7 @@ import numpy as np
 
 from collab_jax.data import cache, tfds_files
 from collab_jax.data.arrays import Arrays, area_downscale, target_shape
-from collab_jax.errors import UserError, reason
+from collab_jax.errors import UserError, needs, reason
 from collab_jax.files import atomic
 
 __all__ = ["load"]
@@ -76,7 +76,8 @@ def load(name: str, root: Path, manual_dir: Path, image_size: int = 0) -> Arrays
 
 
 def _builder(name: str, root: Path) -> Any:
-    with _quiet():
+    with needs("tfds"), _quiet():
+        import array_record  # noqa: F401  (TFDS imports it, and says less where it is not there)
         import tensorflow_datasets as tfds
 
         try:
@@ -93,7 +94,8 @@ def _builder(name: str, root: Path) -> Any:
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise UserError(
             f"data.name = {name!r}: no such data set, expected a name of TFDS such as cifar10 or "
-            f"imagenet_resized/32x32, digits, or the path of an .npz file{hint}"
+            f"imagenet_resized/32x32, digits, the path of an .npz file, or folder:, csv: or hf: "
+            f"with one{hint}"
         )
 
 
@@ -141,7 +143,7 @@ class _Features:
         if None in image.shape:
             raise UserError(
                 f"data set {builder.name} has images of shape {image.shape}, which vary in size; "
-                "expected one size: resize them to an .npz file"
+                "expected one size: resize them and name them by folder: or csv:"
             )
         if np.dtype(image.np_dtype) != np.uint8:
             raise UserError(
@@ -220,7 +222,7 @@ def _run_child(request: dict[str, Any]) -> str:
         last = (messages or "").strip().splitlines()[-1:]
         error = f"the preparing process ended with code {child.returncode} {' '.join(last)}"
     if "No module named 'tensorflow'" in error:
-        error = "TensorFlow is not installed, expected the package tensorflow-cpu"
+        error = "TensorFlow is not installed, expected the extra tfds: pip install '.[tfds]'"
     return " ".join(error.split())[:400]
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
-from collab_jax import config as config_lib
 from collab_jax.config import Config
+from collab_jax.errors import UserError
 
 __all__ = ["IMAGES", "run_flops"]
 
@@ -25,42 +26,63 @@ def run_flops(config: Config) -> float | None:
     """FLOPs that a run trains with, evaluation left out.
 
     Args:
-      config: of the run; the data set itself is not read.
+      config: of the run; its data are read where the recipes do not name them.
 
     Returns:
-      Steps times the FLOPs of one, None for a data set whose shapes are not known here.
+      Steps times the FLOPs of one; None where the data cannot be read.
     """
-    if config.data.name not in IMAGES:
-        return None
     # Shapes are traced, nothing runs: no device has to be there.
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import jax
+    import jax.numpy as jnp
 
-    from collab_jax.benchmark.workload import Case
+    from collab_jax.training.build import create_experiment, total_steps
+    from collab_jax.training.state import Batch, create_train_state
+    from collab_jax.training.step import train_step
 
+    try:
+        images, info = _data(config)
+    except UserError:
+        return None
+    steps_per_epoch = images // config.batch_size
+    parts = create_experiment(config, info, steps_per_epoch)
+    init = partial(
+        create_train_state,
+        parts.model,
+        parts.objective,
+        parts.optimizer,
+        info.image_shape,
+        seed=0,
+    )
+    batch = jax.eval_shape(
+        lambda: Batch(
+            images=jnp.zeros((config.batch_size, *info.image_shape), jnp.uint8),
+            labels=jnp.zeros(config.batch_size, jnp.int32),
+            indices=jnp.zeros(config.batch_size, jnp.int32),
+        )
+    )
+    step = jax.jit(partial(train_step, parts.settings))
+    analysis: Any = step.lower(jax.eval_shape(init), batch).cost_analysis()
+    return float(analysis["flops"]) * total_steps(config, steps_per_epoch)
+
+
+def _data(config: Config) -> tuple[int, Any]:
+    """Training images of a run, and what its step must know of the data."""
+    from collab_jax.data import DataInfo
+    from collab_jax.training.build import load_data
+
+    if config.data.name not in IMAGES:
+        dataset = load_data(config)
+        return len(dataset.train), DataInfo.of(dataset)
     images, side, channels, classes = IMAGES[config.data.name]
     held_out = config.data.validation
     images -= round(held_out if held_out >= 1 else images * held_out)
-    images = config.data.train_examples or images
-    case = Case(
-        model=config.model.name,
-        method=config.method,
-        batch_size=config.batch_size,
-        image_size=config.data.image_size or side,
+    side = config.data.image_size or side
+    info = DataInfo(
         num_classes=classes,
-        channels=channels,
-        dtype=config.model.dtype,
-        overrides=_overrides(config),
+        class_names=tuple(map(str, range(classes))),
+        image_shape=(side, side, channels),
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
     )
-    step, init = case.step_and_init()
-    lowered = jax.jit(step).lower(jax.eval_shape(init), case.abstract_batch())
-    analysis: Any = lowered.cost_analysis()
-    steps = images // config.batch_size * config.epochs
-    return float(analysis["flops"]) * (min(config.steps, steps) if config.steps else steps)
-
-
-def _overrides(config: Config) -> dict[str, Any]:
-    own = {"method", "batch_size", "model.name", "model.dtype", "init_from", "continue_from"}
-    return {
-        name: new for name, _, new in config_lib.differences(Config(), config) if name not in own
-    }
+    return config.data.train_examples or images, info

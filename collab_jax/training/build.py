@@ -38,6 +38,7 @@ def load_data(config: Config) -> data.Dataset:
         config.data.name,
         data_dir=config.data.dir,
         manual_dir=config.data.manual_dir,
+        test=config.data.test,
         validation=config.data.validation,
         train_examples=config.data.train_examples,
         image_size=config.data.image_size,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import pickle
+import struct
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -82,6 +84,95 @@ def cifar100(path: Path, train: int = 200, test: int = 100) -> Contents:
     files["cifar-100-binary/fine_label_names.txt"] = _lines(f"fine{i}" for i in range(100))
     files["cifar-100-binary/coarse_label_names.txt"] = _lines(f"coarse{i}" for i in range(20))
     write_tar(path, files)
+    return contents
+
+
+class _Python2Pickler(pickle._Pickler):
+    """Writes bytes as Python 2 wrote its text, and NumPy's functions under the names of then."""
+
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_bytes(self, value):
+        if len(value) < 256:
+            self.write(pickle.SHORT_BINSTRING + struct.pack("<B", len(value)) + value)
+        else:
+            self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
+        self.memoize(value)
+
+    dispatch[bytes] = save_bytes
+
+
+def python2_pickle(value) -> bytes:
+    """The bytes that CIFAR's authors' Python wrote, by pickle's protocol 2."""
+    file = io.BytesIO()
+    _Python2Pickler(file, protocol=2).dump(value)
+    return file.getvalue().replace(b"numpy._core", b"numpy.core")
+
+
+def cifar10_python(folder: Path, train: int = 100, test: int = 20) -> Contents:
+    """cifar-10-python.tar.gz: pickled tables; the images and labels of `cifar10`."""
+    contents = random_contents(10, 32, train, test)
+
+    def table(batch: str, images: np.ndarray, labels: np.ndarray) -> bytes:
+        flat = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+        names = [f"image_s_{i:06}.png".encode() for i in range(len(images))]
+        return python2_pickle(
+            {
+                b"batch_label": batch.encode(),
+                b"labels": labels.tolist(),
+                b"data": flat,
+                b"filenames": names,
+            }
+        )
+
+    per_file = train // 5
+    files = {
+        f"data_batch_{i + 1}": table(
+            f"training batch {i + 1} of 5",
+            contents.train_images[i * per_file : (i + 1) * per_file],
+            contents.train_labels[i * per_file : (i + 1) * per_file],
+        )
+        for i in range(5)
+    }
+    files["test_batch"] = table("testing batch 1 of 1", contents.test_images, contents.test_labels)
+    files["batches.meta"] = python2_pickle(
+        {
+            b"num_cases_per_batch": per_file,
+            b"label_names": [name.encode() for name in CIFAR10_NAMES],
+            b"num_vis": 3072,
+        }
+    )
+    files["readme.html"] = b"<meta>"
+    named = {f"cifar-10-batches-py/{name}": data for name, data in files.items()}
+    write_tar(folder / "cifar-10-python.tar.gz", named)
+    return contents
+
+
+def cifar100_python(folder: Path, train: int = 200, test: int = 100) -> Contents:
+    """cifar-100-python.tar.gz: pickled tables; the images and labels of `cifar100`."""
+    contents = random_contents(100, 32, train, test)
+    files = {}
+    for split, images, labels in (
+        ("train", contents.train_images, contents.train_labels),
+        ("test", contents.test_images, contents.test_labels),
+    ):
+        files[split] = python2_pickle(
+            {
+                b"filenames": [b"x.png"] * len(images),
+                b"batch_label": b"training batch 1 of 1",
+                b"fine_labels": labels.tolist(),
+                b"coarse_labels": (labels % 20).tolist(),
+                b"data": images.transpose(0, 3, 1, 2).reshape(len(images), -1),
+            }
+        )
+    files["meta"] = python2_pickle(
+        {
+            b"fine_label_names": [f"fine{i}".encode() for i in range(100)],
+            b"coarse_label_names": [f"coarse{i}".encode() for i in range(20)],
+        }
+    )
+    named = {f"cifar-100-python/{name}": data for name, data in files.items()}
+    write_tar(folder / "cifar-100-python.tar.gz", named)
     return contents
 
 

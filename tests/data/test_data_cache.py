@@ -58,6 +58,17 @@ def test_an_error_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_of_an_earlier_release_is_read(tmp_path):
+    folder = tmp_path / "x"
+    write(folder)
+    new = cache.open_arrays(folder)
+    description = folder / "arrays.json"
+    kept = json.loads(description.read_text())
+    description.write_text(json.dumps({key: kept[key] for key in ("class_names", "crc32")}))
+    old = cache.open_arrays(folder)
+    assert old.fingerprint == new.fingerprint == kept["fingerprint"]
+
+
 def test_the_faster_process_wins(tmp_path):
     folder = tmp_path / "x"
     with cache.writing(folder) as slow:
@@ -117,6 +128,10 @@ def test_damaged_folders_are_told_in_one_line(tmp_path):
     damages = {path: [b"", content[:-1], content[:20]] for path, content in sound.items()}
     description = folder / "arrays.json"
     damages[description] += [b"[]", b"{}", b'{"class_names": [1, 2, 3]}', b"\xff"]
+    # Another name of a class, another checksum.
+    damages[description] += [sound[description].replace(b'"b"', b'"d"')]
+    known = json.loads(sound[description])["sha256"]["test_labels"].encode()
+    damages[description] += [sound[description].replace(known, known[::-1])]
     # Fewer classes than there are labels.
     damages[description] += [json.dumps({"class_names": ["a", "b"]}).encode()]
     labels = folder / "train_labels.npy"

@@ -1,19 +1,13 @@
 """A user's own .npz file, sound and not."""
 
 import io
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from collab_jax import data
-from collab_jax.data import npz_source
 from collab_jax.errors import UserError
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def arrays(train=30, test=12, shape=(8, 8, 3), classes=3):
@@ -34,14 +28,19 @@ def saved(folder, save=np.savez, **changes):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-@pytest.mark.parametrize("limit", [2**30, 0], ids=["in memory", "cached"])
-def test_arrays_come_back(save, limit, tmp_path, monkeypatch):
-    monkeypatch.setattr(npz_source, "_LARGEST_IN_MEMORY", limit)
+@pytest.mark.parametrize("ending", [".npz", ".NPZ"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_come_back(save, ending, order, tmp_path):
     expected = arrays()
-    path = saved(tmp_path, save, y_train=expected["y_train"].astype(">u2"))
+    path = saved(
+        tmp_path,
+        save,
+        x_train=np.asarray(expected["x_train"], order=order),
+        y_train=expected["y_train"].astype(">u2"),
+    )
+    path = path.rename(path.with_suffix(ending))
     for _ in range(2):
         dataset = data.load(str(path), data_dir=str(tmp_path / "data"))
-        assert isinstance(dataset.train.source, np.memmap) == (limit == 0)
         for split, name in ((dataset.train, "train"), (dataset.test, "test")):
             assert np.array_equal(split.images, expected[f"x_{name}"])
             assert np.array_equal(split.labels, expected[f"y_{name}"])
@@ -52,13 +51,70 @@ def test_arrays_come_back(save, limit, tmp_path, monkeypatch):
         np.testing.assert_allclose(dataset.std, pixels.std((0, 1, 2)), rtol=1e-6)
 
 
-def test_a_changed_file_is_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(npz_source, "_LARGEST_IN_MEMORY", 0)
+def test_a_changed_file_is_read_again(tmp_path):
     first = data.load(str(saved(tmp_path)), data_dir=str(tmp_path / "data"))
     darker = arrays()["x_train"] // 2
     second = data.load(str(saved(tmp_path, x_train=darker)), data_dir=str(tmp_path / "data"))
     assert not np.array_equal(first.train.images, darker)
     assert np.array_equal(second.train.images, darker)
+    assert first.fingerprint != second.fingerprint
+
+
+def test_the_fingerprint_is_of_the_content_and_not_of_the_place(tmp_path):
+    names = np.array(["a", "b", "c"])
+    first = data.load(str(saved(tmp_path))).fingerprint
+    other = tmp_path / "other"
+    other.mkdir()
+    changes = {"y_train": arrays()["y_train"].astype(np.uint8), "class_names": None}
+    assert data.load(str(saved(other, np.savez_compressed, **changes))).fingerprint == first
+    assert data.load(str(saved(other)), validation=0.2, seed=3).fingerprint == first
+    x, y = arrays()["x_train"], arrays()["y_train"]
+    flipped = x.copy()
+    flipped[-1, -1, -1, -1] ^= 1
+    swapped = y[[1, 0, *range(2, 30)]]
+    for changes in (
+        {"x_train": flipped},
+        {"y_train": swapped},
+        {"x_test": arrays()["x_test"][:11], "y_test": arrays()["y_test"][:11]},
+        {"x_train": x.reshape(30, 4, 16, 3), "x_test": arrays()["x_test"].reshape(12, 4, 16, 3)},
+        {"class_names": names},
+        {"class_names": names[::-1]},
+    ):
+        assert data.load(str(saved(other, **changes))).fingerprint != first
+    assert data.load(str(saved(other)), image_size=4).fingerprint != first
+
+
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_class_names_are_kept(kind, tmp_path):
+    names = ["apple", "bärlauch" if kind is str else "basil", "cress"]
+    path = saved(tmp_path, class_names=np.array(names, kind))
+    dataset = data.load(str(path))
+    assert dataset.class_names == tuple(names)
+    assert all(type(name) is str for name in dataset.class_names)
+
+
+def test_a_fraction_to_test_with_where_there_is_no_test_split(tmp_path):
+    path = saved(tmp_path, x_test=None, y_test=None)
+    first = data.load(str(path), test=0.2)
+    assert np.bincount(first.test.labels).tolist() == [2, 2, 2]
+    assert np.bincount(first.train.labels).tolist() == [8, 8, 8]
+    every = {image.tobytes() for image in [*first.train.images, *first.test.images]}
+    assert every == {image.tobytes() for image in arrays()["x_train"]}
+    again = data.load(str(path), test=0.2, seed=5, validation=0.25)
+    assert np.array_equal(again.test.images, first.test.images)
+    assert again.fingerprint == first.fingerprint
+    with pytest.raises(UserError, match=r"no array x_test, .*; or data.test=0.2 to test with"):
+        data.load(str(path))
+    with pytest.raises(UserError, match=r"data.test = 0.96: leaves class 0 of own.npz without"):
+        data.load(str(path), test=0.96)
+    with pytest.raises(
+        UserError, match=r"data.test = 0.2: expected 0 for .*, which has x_test and"
+    ):
+        data.load(str(saved(tmp_path)), test=0.2)
+    with pytest.raises(
+        UserError, match=r"data.test = 0.2: expected 0 for digits, which has a test"
+    ):
+        data.load("digits", test=0.2)
 
 
 def test_grey_images_get_a_channel(tmp_path):
@@ -97,13 +153,42 @@ CASES = {
         {"x_test": X[:12, :4]},
         r"x_test is \(4, 8, 3\), expected \(8, 8, 3\) as in x_train",
     ),
-    "fortran": ({"x_train": np.asfortranarray(X)}, "x_train is in Fortran order"),
+    "channels, not square": (
+        {"x_train": np.zeros((30, 3, 32, 24), np.uint8)},
+        r"x_train is uint8 \(30, 3, 32, 24\), expected channels last.*x.transpose\(0, 2, 3, 1\)",
+    ),
+    "channels, four": ({"x_train": np.zeros((30, 4, 32, 32), np.uint8)}, "expected channels last"),
+    "channels, two": ({"x_train": np.zeros((30, 2, 32, 32), np.uint8)}, "expected channels last"),
+    "channels, one": ({"x_train": np.zeros((30, 1, 28, 20), np.uint8)}, "expected channels last"),
+    "channels, ten": ({"x_train": np.zeros((30, 10, 64, 64), np.uint8)}, "expected channels last"),
+    "names": (
+        {"class_names": np.array(["a", "b"])},
+        r"class_names is <U1 \(2,\), .* the 3 classes",
+    ),
+    "names kind": ({"class_names": np.arange(3)}, r"class_names is int64 \(3,\), expected text"),
+    "names twice": ({"class_names": np.array(["a", "b", "a"])}, "an empty or a repeated name"),
+    "name objects": (
+        {"class_names": np.array(["a", "b", "c"], object)},
+        r"class_names holds Python objects, expected text .*numpy.array\(names, str\)",
+    ),
     "objects": ({"x_train": np.array([Trap()], object)}, "x_train holds Python objects"),
     "label objects": ({"y_train": np.array([Trap()] * 30, object)}, "y_train holds Python objects"),
-    "label kind": ({"y_train": Y / 1}, "y_train is float64 .*, expected a whole number for each"),
+    "label kind": (
+        {"y_train": Y / 1},
+        r"y_train is float64 .*, expected a whole number .*y_train.astype\('int64'\)",
+    ),
+    "label text": (
+        {"y_train": np.array(["a", "b", "c"])[Y]},
+        "numpy.unique.y_train, return_inverse",
+    ),
     "one-hot": (
         {"y_train": np.eye(3, dtype=int)[Y]},
-        r"y_train is int64 \(30, 3\), expected a whole",
+        r"y_train is int64 \(30, 3\), expected a whole .*one-hot labels with y_train.argmax\(1\)",
+    ),
+    "one-hot, float": ({"y_train": np.eye(3)[Y]}, r"is float64 \(30, 3\), .* y_train.argmax\(1\)"),
+    "column": (
+        {"y_train": Y[:, None]},
+        r"y_train is int64 \(30, 1\), expected .* y_train.ravel\(\)",
     ),
     "bool": ({"y_train": Y > 0}, "y_train is bool"),
     "length": ({"y_train": Y[:29]}, r"y_train is int64 \(29,\).*each of the 30 images of x_train"),
@@ -120,9 +205,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("limit", [2**30, 0], ids=["in memory", "cached"])
-def test_arrays_that_do_not_fit(name, limit, tmp_path, monkeypatch):
-    monkeypatch.setattr(npz_source, "_LARGEST_IN_MEMORY", limit)
+def test_arrays_that_do_not_fit(name, tmp_path):
     changes, message = CASES[name]
     path = saved(tmp_path, **changes)
     with pytest.raises(UserError, match=message) as caught:
@@ -193,30 +276,3 @@ def test_damaged_bytes_are_told_in_one_line_or_harmless(save, tmp_path):
                 assert np.array_equal(one.images, other.images)
                 assert np.array_equal(one.labels, other.labels)
     assert told > 100
-
-
-FULL_DISK = """
-import resource, sys
-from collab_jax import data
-from collab_jax.data import npz_source
-from collab_jax.errors import RunError
-npz_source._LARGEST_IN_MEMORY = 0
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-try:
-    data.load(sys.argv[1], data_dir=sys.argv[2])
-except RunError as error:
-    print(error)
-"""
-
-
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
-    path = saved(tmp_path)
-    result = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path), str(tmp_path / "data")],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "own-" in result.stdout and "cannot be written (File too large)" in result.stdout
-    assert [found.suffix for found in (tmp_path / "data/arrays/npz").iterdir()] == [".lock"]

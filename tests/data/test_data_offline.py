@@ -13,7 +13,7 @@ import pytest
 from compare_runs import own_lines
 
 from collab_jax import data
-from collab_jax.data import tfds_files
+from collab_jax.data import download
 from collab_jax.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -39,10 +39,20 @@ def no_network(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_cifar10_without_network_fails_in_time_with_one_line(tmp_path, no_network):
+TORONTO = "https://www.cs.toronto.edu/~kriz"
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("cifar10", ("cifar-10-python.tar.gz", "cifar-10-binary.tar.gz")),
+        ("cifar10:3.0.2", ("cifar-10-binary.tar.gz",)),
+    ],
+)
+def test_cifar10_without_network_fails_in_time_with_one_line(name, files, tmp_path, no_network):
     start = time.monotonic()
     result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", LOAD, "cifar10", str(tmp_path)],
+        [sys.executable, "-W", "error", "-c", LOAD, name, str(tmp_path)],
         cwd=REPOSITORY,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -52,9 +62,9 @@ def test_cifar10_without_network_fails_in_time_with_one_line(tmp_path, no_networ
     assert result.returncode == 0, result.stderr
     assert own_lines(result.stderr) == ""
     assert result.stdout == (
-        f"data set cifar10 is not in {tmp_path} and cannot be downloaded (www.cs.toronto.edu: no "
-        f"connection): looked in {tmp_path}/downloads/manual for cifar-10-binary.tar.gz; put what "
-        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz gives there, under that name\n"
+        f"data set {name} is not in {tmp_path} and cannot be downloaded (www.cs.toronto.edu: no "
+        f"connection): looked in {tmp_path}/downloads/manual for {' or '.join(files)}; put what "
+        f"{' or '.join(f'{TORONTO}/{file}' for file in files)} gives there, under that name\n"
     )
 
 
@@ -74,7 +84,7 @@ def test_another_data_sets_file_is_refused(tmp_path, monkeypatch):
     name = theirs[1].filename
     (tmp_path / name).write_bytes(b"x")
     answer = (int(theirs[1].size), theirs[1].checksum)
-    monkeypatch.setattr(tfds_files, "_size_and_checksum", lambda path: answer)
+    monkeypatch.setattr("collab_jax.data.tfds_files._size_and_checksum", lambda path: answer)
     with pytest.raises(UserError) as caught:
         data.load("mnist", data_dir=str(tmp_path / "data"), manual_dir=str(tmp_path))
     assert str(caught.value).startswith(f"{tmp_path / name}: this is the file of {theirs[0]}")
@@ -107,6 +117,31 @@ def test_folder_that_cannot_be_made(tmp_path, no_network):
         data.load("cifar10", data_dir=str(tmp_path / "file"))
 
 
+@pytest.mark.parametrize(
+    ("package", "name", "extra"),
+    [
+        ("tensorflow_datasets", "mnist", "tfds"),
+        ("array_record", "mnist", "tfds"),
+        ("datasets", "hf:owner/set", "hf"),
+        ("sklearn.datasets", "digits", "train"),
+        ("PIL", "folder:own", "train"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(package, name, extra, tmp_path, monkeypatch):
+    for label in ("a", "b"):
+        (tmp_path / "own" / label).mkdir(parents=True)
+        for place in range(4):
+            (tmp_path / "own" / label / f"{place}.png").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError) as caught:
+        data.load(name, data_dir=str(tmp_path / "data"), test=0.25 if name[-3:] == "own" else 0)
+    assert str(caught.value) == (
+        f"the package {package} is not installed, expected the extra {extra}: "
+        f"pip install '.[{extra}]'"
+    )
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(404 if "missing" in self.path else 200)
@@ -126,13 +161,13 @@ def server(monkeypatch):
 
 
 def test_a_host_that_answers_is_left_to_tfds(server):
-    assert tfds_files.unreachable([f"{server}/a.zip", f"{server}/b.zip"]) == ""
-    assert tfds_files.unreachable([]) == ""
+    assert download.unreachable([f"{server}/a.zip", f"{server}/b.zip"]) == ""
+    assert download.unreachable([]) == ""
 
 
 def test_what_a_host_answers_is_told(server):
     host = server.removeprefix("http://")
-    assert tfds_files.unreachable([f"{server}/missing.zip"]) == f"{host}: HTTP status 404"
+    assert download.unreachable([f"{server}/missing.zip"]) == f"{host}: HTTP status 404"
 
 
 def test_a_silent_host_takes_no_longer_than_allowed(monkeypatch):
@@ -140,13 +175,13 @@ def test_a_silent_host_takes_no_longer_than_allowed(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.zip"
         start = time.monotonic()
-        reason = tfds_files.unreachable([url], seconds=0.5)
+        reason = download.unreachable([url], seconds=0.5)
         assert time.monotonic() - start < 2
     assert reason == f"{url.split('/')[2]}: no answer in 0.5 s"
 
 
 def test_a_stuck_address_look_up_takes_no_longer_than_allowed(monkeypatch):
-    monkeypatch.setattr(tfds_files, "_answer", lambda url, seconds: time.sleep(3) or "")
+    monkeypatch.setattr(download, "_answer", lambda url, seconds: time.sleep(3) or "")
     start = time.monotonic()
-    assert tfds_files.unreachable(["https://a/x", "https://b/x"], seconds=0.3).startswith("a: no")
+    assert download.unreachable(["https://a/x", "https://b/x"], seconds=0.3).startswith("a: no")
     assert time.monotonic() - start < 2

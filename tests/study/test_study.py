@@ -7,11 +7,12 @@ import shutil
 from collections import namedtuple
 from importlib import resources
 
+import numpy as np
 import pytest
 from test_configs import ERRORS
 
 from collab_jax import config as config_lib
-from collab_jax.config import list_shipped
+from collab_jax.config import list_shipped, parse, recipe
 from collab_jax.errors import RunError, UserError
 from collab_jax.study import Cell, Study, Table, load_study
 from collab_jax.study import __main__ as program
@@ -134,6 +135,26 @@ def test_equal_compute_is_equal_in_flops(tmp_path):
     for method in ("mid", "out+mid+pull_push"):
         assert flops[f"baseline for {method}'s FLOPs"] == pytest.approx(flops[method], rel=0.01)
     assert flops["mid"] > 1.3 * flops["baseline"]
+
+
+def test_flops_are_counted_for_any_data(tmp_path):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (40, 8, 12, 3), dtype=np.uint8)
+    np.savez(tmp_path / "own.npz", x_train=images, y_train=np.arange(40) % 4)
+    tiny = {
+        "data.name": str(tmp_path / "own.npz"),
+        "data.test": 0.25,
+        "batch_size": 10,
+        "epochs": 2,
+        "model.width": 0.0625,
+        "model.classifier_width": 16,
+    }
+    counted = run_flops(parse(recipe("baseline", tiny)))
+    assert counted > 0
+    assert run_flops(parse(recipe("baseline", {**tiny, "epochs": 4}))) == 2 * counted
+    assert run_flops(parse(recipe("baseline", {**tiny, "steps": 3}))) == counted / 2
+    missing = {**tiny, "data.name": str(tmp_path / "no.npz")}
+    assert run_flops(parse(recipe("baseline", missing))) is None
 
 
 def test_ablations_change_one_key_at_a_time(tmp_path):
