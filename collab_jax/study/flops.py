@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -33,9 +32,12 @@ def run_flops(config: ConfigDict) -> float | None:
     """
     if config.data.name not in IMAGES:
         return None
-    # Shapes are traced, nothing runs: no device has to be there.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import jax
+
+    # Shapes are traced, nothing runs: no device has to be there. Not by the environment, which the
+    # runs of a study would inherit.
+    if not jax.config.jax_platforms:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_platforms", "cpu")
 
     from collab_jax.benchmark.workload import Case
 

@@ -50,7 +50,7 @@ def _variants(method: str, share: str, hard_only: float) -> Table:
 
 
 def _longer() -> Table:
-    cells = [Cell("equal compute", "baseline", RECIPE)]
+    cells, contrasts = [Cell("equal compute", "baseline", RECIPE)], []
     for method, factor in FLOPS.items():
         epochs = round(EPOCHS * factor)
         longer = {
@@ -61,4 +61,5 @@ def _longer() -> Table:
             Cell("equal compute", method, RECIPE, method),
             Cell("equal compute", f"baseline for {method}'s FLOPs", RECIPE, overrides=longer),
         ]
-    return Table("Baseline trained longer", tuple(cells))
+        contrasts += [(method, f"baseline for {method}'s FLOPs")]
+    return Table("Baseline trained longer", tuple(cells), contrasts=tuple(contrasts))
