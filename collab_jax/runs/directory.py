@@ -18,19 +18,60 @@ from ml_collections import ConfigDict
 from collab_jax import config as config_lib
 from collab_jax.errors import RunError, UserError
 
-__all__ = ["hold", "open_config", "read_config", "read_json", "write_json"]
+__all__ = ["hold", "open_config", "read_config", "read_json", "read_result", "write_json"]
 
 CONFIG = "config.json"
+RESULT = "result.json"
 LOCK = ".lock"
+_COUNTS = ("epochs", "seconds")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file, None where there is no whole one."""
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def read_result(run_dir: Path) -> dict[str, Any] | None:
+    """The content of a run's `result.json`, None where there is none yet.
+
+    Raises:
+      RunError: if there is one and it is not a result: torn, not JSON, or values of other types.
+    """
+    path = run_dir / RESULT
+    if not path.exists():
+        return None
+    content = read_json(path)
+    if content is None:
+        raise RunError(
+            f"{path}: cannot be read; expected a whole JSON object. The run's own command writes "
+            "it again from the last checkpoint"
+        )
+    for name, value in content.items():
+        if name in _COUNTS and not _is_number(value):
+            expected = "a number"
+        elif "_error" in name and value is not None and not _is_number(value):
+            expected = "a number or null"
+        else:
+            continue
+        raise RunError(
+            f"{path}: {name} = {value!r:.40}, expected {expected}. The run's own command writes it "
+            "again from the last checkpoint"
+        )
+    missing = [name for name in _COUNTS if name not in content]
+    if missing:
+        raise RunError(
+            f"{path}: no {' or '.join(missing)}, expected a run's result. The run's own command "
+            "writes it again from the last checkpoint"
+        )
+    return content
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def write_json(path: Path, content: Any) -> None:

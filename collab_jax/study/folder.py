@@ -83,9 +83,7 @@ def describe(
     }
 
 
-def _cell(
-    cell: Any, seeds: Sequence[int], out: Path, flops: Mapping[str, float]
-) -> dict[str, Any]:
+def _cell(cell: Any, seeds: Sequence[int], out: Path, flops: Mapping[str, float]) -> dict[str, Any]:
     runs = [cell_run(cell, seed, out) for seed in seeds]
     config = runs[0].config
     assert config is not None

@@ -38,7 +38,9 @@ def get_study() -> Study:
         column = f"baseline for {BEST}'s {measure}"
         cells += [Cell(row, column, RECIPE, overrides={**noise, **longer})]
         contrasts += [(BEST, column)]
-    table = Table("Baseline trained longer, label noise .5", tuple(cells), contrasts=tuple(contrasts))
+    table = Table(
+        "Baseline trained longer, label noise .5", tuple(cells), contrasts=tuple(contrasts)
+    )
     return Study(
         title="Label noise .5 at equal compute: Fashion-MNIST, 1,000 training images",
         tables=(table,),
