@@ -72,7 +72,8 @@ class RunData:
     @property
     def problems(self) -> list[str]:
         """What of the run's files is there and cannot be read, a line each."""
-        texts = [text for text in (self._result[1], self._metrics[1]) if text]
+        result, metrics = self._result[1], self._metrics[1]
+        texts = [result] * bool(result) + [f"{metrics}. Until then it has no curve"] * bool(metrics)
         return [text.replace(f"{self.directory}/", "") for text in texts]
 
     @cached_property

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from scipy import optimize, stats
 
@@ -197,4 +198,5 @@ def detectable(n: int) -> float:
         # A rejection on the wrong side is left out: at this power one in a hundred thousand.
         return float(stats.nct.sf(limit, n - 1, shift)) - POWER
 
-    return float(optimize.brentq(lacking, 0.0, 2 * limit + 2)) / math.sqrt(n)
+    shift: Any = optimize.brentq(lacking, 0.0, 2 * limit + 2)
+    return shift / math.sqrt(n)

@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from collab_jax.errors import RunError
 from collab_jax.runs.tensorboard import EventFile
@@ -49,7 +49,7 @@ def read_metrics(run_dir: Path, up_to_step: int | None = None) -> list[dict[str,
     return lines
 
 
-def _is_line(line: Any) -> bool:
+def _is_line(line: Any) -> TypeGuard[dict[str, Any]]:
     if not isinstance(line, dict) or not isinstance(line.get("split"), str):
         return False
     if not all(type(line.get(name)) is int for name in ("step", "epoch")):
