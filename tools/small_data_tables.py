@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from collab_jax.report.collect import CellData, RunData, StudyData, TableData, read_folder
-from collab_jax.report.comparisons import contrasts, differences
+from collab_jax.report.comparisons import contrasts, differences, spell_p
 from collab_jax.report.costs import seconds
 from collab_jax.report.statistics import Difference, summarise
 
@@ -37,6 +37,7 @@ NAMES = {
     "tree (4 heads)": "tree, 4 heads",
 }
 PROTOCOLS = ("last", "selected")
+P_VALUES = "p / Holm / sign-flip"
 
 
 def _study(name: str, results: Path) -> StudyData:
@@ -67,7 +68,8 @@ def _interval(found: Difference | None) -> list[str]:
     text = f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
     if found.verdict in ("better", "worse"):
         text = f"**{text}**"
-    p = f"{found.p:.3f} / {found.adjusted:.3f} / {found.exact:.4f}"
+    adjusted = found.p if found.adjusted is None else found.adjusted
+    p = f"{spell_p(found.p)} / {spell_p(adjusted)} / {found.exact:.4f}"
     return [text, p, f"{found.detectable:.2f}"]
 
 
@@ -93,8 +95,8 @@ def _methods_table(table: TableData) -> str:
             texts += [_errors(cell, protocol), *_interval(found[place])[:2]]
         texts.insert(5, _interval(columns[0][place])[2])
         rows.append(texts)
-    header = ["row", "method", "last epoch", "difference", "p / Holm / sign-flip", "detectable"]
-    header += ["chosen by validation", "difference", "p / Holm / sign-flip"]
+    header = ["row", "method", "last epoch", "difference", P_VALUES, "detectable"]
+    header += ["chosen by validation", "difference", P_VALUES]
     return _markdown(header, rows, 2)
 
 
@@ -105,7 +107,7 @@ def _variants_table(ablations: StudyData) -> str:
             if found is not None and cell.row != "equal compute" and cell.column != "baseline":
                 run = [_name(cell.row), cell.column, _errors(cell, "last")]
                 rows.append([*run, *_interval(found), table.baseline])
-    header = ["term", "run", "test error", "difference", "p / Holm / sign-flip", "detectable"]
+    header = ["term", "run", "test error", "difference", P_VALUES, "detectable"]
     return _markdown([*header, "to"], rows, 2)
 
 
@@ -131,7 +133,7 @@ def _compute_table(tables: list[TableData]) -> str:
                 ]
             )
     header = ["row", "method", "its error", "beside", "its error", "method minus baseline"]
-    return _markdown([*header, "p / Holm / sign-flip", "detectable"], rows, 2)
+    return _markdown([*header, P_VALUES, "detectable"], rows, 2)
 
 
 def _costs_table(tables: list[TableData]) -> str:
@@ -163,59 +165,70 @@ def _ties(studies: list[StudyData]) -> tuple[int, int]:
 
 def _standing(found: Difference) -> str:
     """A contrast of the combination with a baseline, in words."""
+    if found.low is None or found.adjusted is None:
+        return "one seed, which tells nothing"
     words = {
         "better": "the combination is better",
         "worse": "the combination is worse",
-        "unclear": "no difference is shown",
+        "unclear": f"no difference is shown, and one below {found.detectable:.1f} could not be",
     }
-    text = words.get(found.verdict, "too few seeds to tell")
     return (
-        f"{text} ({found.mean:+.1f}, 95% interval {found.low:+.1f} to {found.high:+.1f}, Holm's p "
-        f"{found.adjusted:.3f})"
+        f"{words.get(found.verdict, found.verdict)} (combination minus baseline {found.mean:+.1f}, "
+        f"95% interval {found.low:+.1f} to {found.high:+.1f}, Holm's p {spell_p(found.adjusted)})"
     )
 
 
-def _mean(cell: CellData) -> float:
+def _mean(cell: CellData | None) -> float:
+    assert cell is not None
     mean = summarise(list(cell.errors("last").values())).mean
     assert mean is not None
     return mean
 
 
-def _claim(methods: TableData, ablations: StudyData, noise: StudyData) -> str:
+def _claim(methods: TableData, compute: list[TableData]) -> str:
     """What README may say of label noise and of equal compute."""
-    found = dict(zip(((c.row, c.column) for c in methods.cells), differences(methods, "last"),
-                     strict=True))  # fmt: skip
+    found = {
+        (cell.row, cell.column): difference
+        for cell, difference in zip(methods.cells, differences(methods, "last"), strict=True)
+        if difference is not None
+    }
     clear = [
         f"{_name(column)} at {_name(row)}"
         for (row, column), difference in found.items()
-        if difference is not None and difference.verdict in ("better", "worse")
+        if difference.verdict in ("better", "worse")
     ]
     alone = found["noise 0.5", BEST]
-    ours, base = methods.at("noise 0.5", BEST), methods.at("noise 0.5", "baseline")
-    assert alone is not None and ours is not None and base is not None
-    number = sum(difference is not None for difference in found.values())
-    text = (
-        f"Of {number} differences to baseline after 100 epochs "
-        f"{'none' if not clear else ' and '.join(clear)} stands after Holm's correction. "
-        f"With label noise .5 the paper's combination ends at {_mean(ours):.1f}% where baseline has "
-        f"{_mean(base):.1f}% (95% interval of the difference {alone.low:+.1f} to {alone.high:+.1f}, "
-        f"p {alone.p:.3f} by itself, {alone.adjusted:.2f} by Holm); but baseline is given a fraction "
-        "of its compute. "
-    )
-    parts = []
-    for label, table in (("clean labels", ablations.tables[-1]), ("noise .5", noise.tables[0])):
+    assert alone.p is not None and alone.adjusted is not None
+    ours, base = (_mean(methods.at("noise 0.5", name)) for name in (BEST, "baseline"))
+    clean, noisy = compute
+    combination, baseline = (clean.at("equal compute", name) for name in (BEST, "baseline"))
+    assert combination and baseline and combination.flops and baseline.flops
+    times = seconds(combination), seconds(baseline)
+    assert times[0] and times[1]
+    texts = [
+        f"After 100 epochs each, {len(clear) or 'none'} of {len(found)} differences to baseline "
+        f"stands after Holm's correction{': ' * bool(clear)}{', '.join(clear)}. With label noise "
+        f".5 the paper's combination ends at {ours:.1f}% test error where baseline has {base:.1f}% "
+        f"(95% interval of the difference {alone.low:+.1f} to {alone.high:+.1f}; p "
+        f"{spell_p(alone.p)} alone, {spell_p(alone.adjusted)} by Holm). But its 100 epochs cost "
+        f"{combination.flops / baseline.flops:.1f} times baseline's FLOPs and "
+        f"{times[0] / times[1]:.1f} times its time."
+    ]
+    for label, table in (("On clean labels", clean), ("With noise .5", noisy)):
         for cell, other, difference in contrasts(table, "last"):
-            if cell.column != BEST or difference.low is None:
+            if cell.column != BEST:
                 continue
             measure = other.column.rpartition(" ")[2]
-            parts.append(
-                f"on {label} baseline trained for its {measure} ends at {_mean(other):.1f}%, the "
-                f"combination at {_mean(cell):.1f}%: {_standing(difference)}"
+            if difference.n == 0:
+                texts.append(f"{label} a baseline of as much {measure} has not been run.")
+                continue
+            seeds = f" ({difference.n} of {len(cell.runs)} seeds)"
+            texts.append(
+                f"{label} a baseline that trains for the combination's {measure} ends at "
+                f"{_mean(other):.1f}%{seeds * (difference.n < len(cell.runs))}: "
+                f"{_standing(difference)}."
             )
-    text += f"At equal compute {'; '.join(parts)}."
-    if not any(part.startswith("on noise") for part in parts):
-        text += " Under label noise a baseline of equal compute has not been run to the end."
-    return text
+    return " ".join(texts)
 
 
 def blocks(results: Path) -> dict[str, str]:
@@ -233,7 +246,7 @@ def blocks(results: Path) -> dict[str, str]:
         "equal compute": _compute_table(compute),
         "compute": _costs_table(compute),
         "ties": f"In {tied} of {runs} runs several epochs share the lowest validation error.",
-        "claim": _wrapped(_claim(methods, ablations, noise)),
+        "claim": _wrapped(_claim(methods, compute)),
     }
 
 
@@ -257,9 +270,9 @@ def rewritten(text: str, made: dict[str, str]) -> str:
 
     def block(match: re.Match[str]) -> str:
         name = match[1]
-        return f"<!-- {name} -->\n{made[name]}\n<!-- end of {name} -->"
+        return f"<!-- {name} -->\n\n{made[name]}\n\n<!-- end of {name} -->"
 
-    return re.sub(r"<!-- ([a-z ]+) -->\n.*?\n?<!-- end of \1 -->", block, text, flags=re.DOTALL)
+    return re.sub(r"<!-- ([a-z ]+) -->\n.*?<!-- end of \1 -->", block, text, flags=re.DOTALL)
 
 
 def _changes(made: dict[str, str]) -> Iterator[tuple[Path, str, str]]:

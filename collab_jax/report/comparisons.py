@@ -8,7 +8,7 @@ from collab_jax.report.blocks import Block, Heading, Table, Text
 from collab_jax.report.collect import PROTOCOLS, CellData, TableData
 from collab_jax.report.statistics import Difference, compare, paired_difference
 
-__all__ = ["contrast_blocks", "contrasts", "differences", "spell"]
+__all__ = ["contrast_blocks", "contrasts", "differences", "spell", "spell_p"]
 
 
 def differences(
@@ -77,6 +77,11 @@ def contrast_blocks(table: TableData) -> Iterator[Block]:
     yield Table(header, rows, first=3)
 
 
+def spell_p(p: float) -> str:
+    """A p-value to three digits after the point."""
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"
+
+
 def spell(found: Difference) -> str:
     """A difference with all that is needed to judge it, a line each."""
     if found.mean is None:
@@ -86,6 +91,6 @@ def spell(found: Difference) -> str:
     adjusted = found.p if found.adjusted is None else found.adjusted
     return (
         f"{found.mean:+.2f}\n[{found.low:+.2f}, {found.high:+.2f}]\n"
-        f"p {found.p:.3f}, Holm {adjusted:.3f}\nsign-flip p {found.exact:.4f}\n"
+        f"p {spell_p(found.p)}, Holm {spell_p(adjusted)}\nsign-flip p {found.exact:.4f}\n"
         f"detectable {found.detectable:.2f}\n{found.verdict} ({found.n})"
     )
