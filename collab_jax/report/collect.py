@@ -217,10 +217,17 @@ def read_folder(folder: Path) -> StudyData | SearchData:
     """Reads the folder of a study, running or done, or of a search.
 
     Raises:
-      UserError: if it holds neither, or a study of a newer form.
+      UserError: if it holds neither, a study of a newer form, or JSON of another form.
     """
     search = read_json(folder / "search.json")
     if search is not None:
+        expected = {"method": str, "recipe": str, "seeds": list, "grid": dict, "trials": list}
+        for name, kind in expected.items():
+            if not isinstance(search.get(name), kind):
+                raise UserError(
+                    f"{folder / 'search.json'}: {name} = {search.get(name)!r:.40}, expected the "
+                    "file that a search writes"
+                )
         return SearchData(str(search.get("name")), search)
     content = read_json(folder / "study.json")
     if content is None:
@@ -230,6 +237,16 @@ def read_folder(folder: Path) -> StudyData | SearchData:
             f"{folder / 'study.json'}: format {content.get('format')!r}, expected 1; a newer "
             "version of collab_jax wrote it"
         )
+    try:
+        return _study(content, folder)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / 'study.json'}: {type(error).__name__}: {error}; expected the file that a "
+            "study writes"
+        ) from error
+
+
+def _study(content: Mapping[str, Any], folder: Path) -> StudyData:
     runs: dict[str, RunData] = {}
 
     # The last bits of a result depend on the number of threads.

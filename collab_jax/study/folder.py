@@ -105,12 +105,16 @@ def _cell(cell: Any, seeds: Sequence[int], out: Path, flops: Mapping[str, float]
 def counted_flops(out: Path) -> dict[str, float]:
     """FLOPs by the name of each cell's first run, as far as `study.json` holds them."""
     content = read_json(out / STUDY_FILE) or {}
-    return {
-        cell["runs"][0]["path"]: cell["flops"]
-        for table in content.get("tables", ())
-        for cell in table["cells"]
-        if cell.get("flops") is not None
-    }
+    try:
+        return {
+            cell["runs"][0]["path"]: float(cell["flops"])
+            for table in content.get("tables", ())
+            for cell in table["cells"]
+            if cell.get("flops") is not None
+        }
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        # Written by hand: the study writes it anew.
+        return {}
 
 
 def check_folder(out: Path, name: str, runs: Sequence[Run]) -> None:

@@ -261,7 +261,16 @@ def test_what_is_no_study_or_cannot_be_written_is_refused(study, tmp_path, capsy
     (tmp_path / "empty").mkdir()
     (tmp_path / "newer").mkdir()
     (tmp_path / "newer" / "study.json").write_text('{"format": 2}')
+    torn = {"nothing": {"format": 1}, "numbers": {"format": 1, "tables": 5, "programs": []}}
+    for name, content in torn.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "study.json").write_text(json.dumps(content))
+    (tmp_path / "searched").mkdir()
+    (tmp_path / "searched" / "search.json").write_text('{"name": "a", "method": 5}')
     for folder, out, message in (
+        (tmp_path / "nothing", tmp_path / "r", "expected the file that a study writes"),
+        (tmp_path / "numbers", tmp_path / "r", "expected the file that a study writes"),
+        (tmp_path / "searched", tmp_path / "r", "method = 5, expected the file that a search"),
         (tmp_path / "empty", tmp_path / "r", "no study.json or search.json"),
         (tmp_path / "newer", tmp_path / "r", "format 2, expected 1"),
         (study, study / "study.json", "expected a folder that can be written"),
