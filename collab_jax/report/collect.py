@@ -12,6 +12,7 @@ import numpy as np
 
 from collab_jax.errors import RunError, UserError
 from collab_jax.files.atomic import read_json
+from collab_jax.runs.directory import read_result
 from collab_jax.runs.metrics_log import read_metrics
 
 __all__ = [
@@ -46,17 +47,63 @@ class RunData:
         return self.folder / self.path
 
     @cached_property
-    def result(self) -> dict[str, Any] | None:
-        """`result.json`, None until the run is done."""
-        return read_json(self.directory / "result.json")
+    def _result(self) -> tuple[dict[str, Any] | None, str]:
+        try:
+            return read_result(self.directory), ""
+        except RunError as error:
+            return None, str(error)
 
     @cached_property
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl` so far."""
+    def _metrics(self) -> tuple[list[dict[str, Any]], str]:
         try:
-            return read_metrics(self.directory)
-        except RunError:
-            return []
+            return read_metrics(self.directory), ""
+        except (RunError, OSError) as error:
+            return [], str(error)
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """`result.json`, None until the run is done or where it cannot be read."""
+        return self._result[0]
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl` so far, none where one of them is damaged."""
+        return self._metrics[0]
+
+    @property
+    def problems(self) -> list[str]:
+        """What of the run's files is there and cannot be read, a line each."""
+        result, metrics = self._result[1], self._metrics[1]
+        texts = [result] * bool(result) + [f"{metrics}. Until then it has no curve"] * bool(metrics)
+        return [text.replace(f"{self.directory}/", "") for text in texts]
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """`config.json`, empty where there is none."""
+        return read_json(self.directory / "config.json") or {}
+
+    def lowest_validation(self, top5: bool) -> list[dict[str, Any]]:
+        """The validation lines of the epochs with the lowest validation error, the latest last."""
+        name = "top5_error" if top5 else "top1_error"
+        lines = [line for line in self.metrics if line["split"] == "validation"]
+        lines = [line for line in lines if line.get(name) is not None]
+        lowest = min((line[name] for line in lines), default=None)
+        return [line for line in lines if line[name] == lowest]
+
+    def error(self, protocol: str, top5: bool) -> float | None:
+        """Test error in % of a run that is done, by a key of `PROTOCOLS`.
+
+        That chosen by validation is taken from the metrics, where they are there: earlier versions
+        chose the earliest of epochs with one validation error, now it is the latest.
+        """
+        if self.result is None:
+            return None
+        if protocol == "selected" and (chosen := self.lowest_validation(top5)):
+            name = "top5_error" if top5 else "top1_error"
+            for line in self.metrics:
+                if line["split"] == "test" and line["epoch"] == chosen[-1]["epoch"]:
+                    return line.get(name)
+        return self.result.get(PROTOCOLS[protocol][0] + ("_top5" if top5 else ""))
 
     @cached_property
     def diagnostics(self) -> dict[str, np.ndarray] | None:
@@ -70,18 +117,19 @@ class RunData:
 
     @property
     def state(self) -> str:
-        """done, failed and why, how far it is, or not begun."""
+        """done, unreadable, failed and why, how far it is, or not begun."""
         if self.result is not None:
             return "done"
+        if self._result[1]:
+            return "unreadable"
         name = self.path.replace("/", "__")
         outcome = read_json(self.folder / "jobs" / f"{name}.outcome.json") or {}
         if outcome.get("exit_code") not in (None, 0, 75):
             return f"failed: {outcome.get('reason')}"
         epoch = max((line["epoch"] for line in self.metrics), default=0)
-        config = read_json(self.directory / "config.json")
-        if config is None:
+        if not self.config:
             return "not begun"
-        return f"at epoch {epoch} of {config.get('epochs')}"
+        return f"at epoch {epoch} of {self.config.get('epochs')}"
 
 
 @dataclass(frozen=True)
@@ -94,11 +142,11 @@ class CellData:
     paper: float | None
     top5: bool
     runs: tuple[RunData, ...]
+    flops: float | None = None
 
     def errors(self, protocol: str) -> dict[int, float]:
         """Test error in % of each seed that is done, by a key of `PROTOCOLS`."""
-        name = PROTOCOLS[protocol][0] + ("_top5" if self.top5 else "")
-        found = {run.seed: run.result.get(name) for run in self.runs if run.result is not None}
+        found = {run.seed: run.error(protocol, self.top5) for run in self.runs}
         return {seed: float(error) for seed, error in found.items() if error is not None}
 
     def curve(self, name: str, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -125,6 +173,7 @@ class TableData:
     x_label: str
     note: str
     cells: tuple[CellData, ...]
+    contrasts: tuple[tuple[str, str], ...] = ()
 
     @property
     def rows(self) -> list[str]:
@@ -169,10 +218,17 @@ def read_folder(folder: Path) -> StudyData | SearchData:
     """Reads the folder of a study, running or done, or of a search.
 
     Raises:
-      UserError: if it holds neither, or a study of a newer form.
+      UserError: if it holds neither, a study of a newer form, or JSON of another form.
     """
     search = read_json(folder / "search.json")
     if search is not None:
+        expected = {"method": str, "recipe": str, "seeds": list, "grid": dict, "trials": list}
+        for name, kind in expected.items():
+            if not isinstance(search.get(name), kind):
+                raise UserError(
+                    f"{folder / 'search.json'}: {name} = {search.get(name)!r:.40}, expected the "
+                    "file that a search writes"
+                )
         return SearchData(str(search.get("name")), search)
     content = read_json(folder / "study.json")
     if content is None:
@@ -182,6 +238,16 @@ def read_folder(folder: Path) -> StudyData | SearchData:
             f"{folder / 'study.json'}: format {content.get('format')!r}, expected 1; a newer "
             "version of collab_jax wrote it"
         )
+    try:
+        return _study(content, folder)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / 'study.json'}: {type(error).__name__}: {error}; expected the file that a "
+            "study writes"
+        ) from error
+
+
+def _study(content: Mapping[str, Any], folder: Path) -> StudyData:
     runs: dict[str, RunData] = {}
 
     # The last bits of a result depend on the number of threads.
@@ -205,9 +271,11 @@ def read_folder(folder: Path) -> StudyData | SearchData:
                     cell["paper"],
                     cell["top5"],
                     tuple(run(item) for item in cell["runs"]),
+                    cell.get("flops"),
                 )
                 for cell in table["cells"]
             ),
+            tuple((first, second) for first, second in table.get("contrasts", ())),
         )
         for table in content["tables"]
     ]

@@ -10,19 +10,26 @@ from typing import Any
 from collab_jax.report import figures
 from collab_jax.report.blocks import Block, Code, Figure, Heading, Table, Text
 from collab_jax.report.collect import PROTOCOLS, CellData, SearchData, StudyData, TableData
+from collab_jax.report.comparisons import contrast_blocks, differences, spell
+from collab_jax.report.costs import cost_blocks
 from collab_jax.report.programs import program_blocks
-from collab_jax.report.statistics import Difference, Summary, paired_difference, summarise
+from collab_jax.report.statistics import Summary, summarise
 
 __all__ = ["document"]
 
 _READING = (
     "Errors are test errors in %, as mean ± sample standard deviation over seeds. “Last epoch” "
     "looks at nothing but the end of training; “chosen by validation” is the test error at the "
-    "epoch with the lowest error on a split held out of the training images; “lowest over epochs” "
-    "is the paper's protocol, which lets the test split choose and is optimistic. Differences to "
-    "the baseline are paired by seed (same initial backbone, order of the data and augmentation), "
-    "with a 95% t-interval; each interval stands by itself, without correction for their number. "
-    "A filled point, and “better” or “worse”, mean that the interval leaves out zero."
+    "epoch with the lowest error on a split held out of the training images, the latest of several "
+    "such epochs; “lowest over epochs” is the paper's protocol, which lets the test split choose "
+    "and is optimistic. Differences are paired by seed (same initial backbone, order of the data "
+    "and augmentation), with a 95% t-interval, which stands by itself, and below it four lines: p "
+    "of the paired t-test, alone and by Holm's method over the differences of the table in that "
+    "column; the exact p if each difference may have either sign, which assumes no distribution "
+    "and is 0.0625 at the least of five seeds; the difference that as many seeds of this spread "
+    "would find with 80% power. “Better” or “worse”, and a filled point, mean that Holm's p is "
+    "below 0.05; “unclear” does not mean equal: a difference below the detectable one may well be "
+    "there. Fewer than three seeds give no verdict."
 )
 
 
@@ -60,9 +67,15 @@ def _states(studies: Sequence[StudyData]) -> Iterator[Block]:
         return
     counts = Counter(run.state.partition(":")[0].partition(" epoch")[0] for run in runs)
     names = {"done": "done", "failed": "failed", "at": "unfinished", "not begun": "not begun"}
+    names |= {"unreadable": "unreadable"}
     text = ", ".join(f"{counts[key]} {name}" for key, name in names.items() if counts[key])
     yield Text(f"Of {len(runs)} runs: {text}.")
-    open_runs = [[run.path, run.state] for run in runs if run.state not in ("done", "not begun")]
+    told = {
+        run.path: [run.state] * (run.state not in ("done", "not begun", "unreadable"))
+        + run.problems
+        for run in runs
+    }
+    open_runs = [[path, "\n".join(texts)] for path, texts in told.items() if texts]
     if open_runs:
         yield Table(["run", "state"], open_runs, first=2)
 
@@ -83,7 +96,10 @@ def _table(
     yield Heading(3, "After the last epoch")
     yield _grid(table, "last", with_paper=False)
     yield Heading(3, "Three protocols side by side")
+    yield from _validation(table)
     yield _protocols(table, tables)
+    yield from contrast_blocks(table)
+    yield from cost_blocks(table)
     yield from _figures(table, name, drawn)
 
 
@@ -116,13 +132,34 @@ def _grid(table: TableData, protocol: str, *, with_paper: bool) -> Table:
     return Table(["", *table.columns], rows)
 
 
-def _baseline(cell: CellData, table: TableData, tables: Sequence[TableData]) -> CellData | None:
-    """The cell that a cell is compared with: of its own table, or of another with the same row."""
-    for candidate in (table, *tables):
-        found = candidate.at(cell.row, table.baseline)
-        if found is not None:
-            return found
-    return None
+def _validation(table: TableData) -> Iterator[Block]:
+    """What chose the epoch: how large the split is, how clean its labels, how many epochs tied."""
+    runs = {run.path: (run, cell.top5) for cell in table.cells for run in cell.runs}
+    lowest = [run.lowest_validation(top5) for run, top5 in runs.values()]
+    chosen = [lines for lines in lowest if lines]
+    if not chosen:
+        return
+    data = [run.config.get("data") or {} for run, _ in runs.values()]
+    sizes = {(d.get("validation") or 0, d.get("train_examples") or 0) for d in data}
+    texts = [_split_size(*size) for size in sorted(sizes) if size[0]]
+    noisy = any(d.get("label_noise") for d in data)
+    ties = sum(len(lines) > 1 for lines in chosen)
+    yield Text(
+        f"Validation: {'; '.join(texts) or 'size not recorded'}."
+        + " Its labels stay clean where those of the training are noisy: what it chooses has seen "
+        "labels that a user with noisy labels alone does not have."
+        * noisy
+        + f" In {ties} of {len(chosen)} runs several epochs share the lowest validation error; the "
+        "latest of them is taken."
+    )
+
+
+def _split_size(held_out: float, train_examples: int) -> str:
+    beside = f"{train_examples:,}" if train_examples else "all other"
+    if held_out < 1:
+        return f"{held_out:.0%} of the training split, beside {beside} training images"
+    share = f" ({held_out / train_examples:.2f} of their number)" if train_examples else ""
+    return f"{held_out:,.0f} images, beside {beside} training images{share}"
 
 
 def _protocols(table: TableData, tables: Sequence[TableData]) -> Table:
@@ -132,8 +169,8 @@ def _protocols(table: TableData, tables: Sequence[TableData]) -> Table:
     published = any(cell.paper is not None for cell in table.cells)
     header += ["paper"] * published
     rows = []
-    for cell in table.cells:
-        base = _baseline(cell, table, tables)
+    found = {protocol: differences(table, protocol, tables) for protocol in PROTOCOLS}
+    for place, cell in enumerate(table.cells):
         texts = [cell.row, cell.column]
         for protocol in PROTOCOLS:
             errors = cell.errors(protocol)
@@ -143,20 +180,11 @@ def _protocols(table: TableData, tables: Sequence[TableData]) -> Table:
                 if none_at_all
                 else _spelled(_errors(cell, protocol), len(cell.runs))
             )
-            same = base is cell
-            difference = paired_difference(errors, base.errors(protocol) if base else {})
-            texts.append("" if same or none_at_all else _difference(difference))
+            difference = found[protocol][place]
+            texts.append("" if difference is None or none_at_all else spell(difference))
         texts += ["" if cell.paper is None else f"{cell.paper:.2f}"] * published
         rows.append(texts)
     return Table(header, rows, first=2)
-
-
-def _difference(found: Difference) -> str:
-    if found.mean is None:
-        return "missing"
-    if found.low is None or found.high is None:
-        return f"{found.mean:+.2f}\n1 seed, no interval"
-    return f"{found.mean:+.2f}\n[{found.low:+.2f}, {found.high:+.2f}]\n{found.verdict} ({found.n})"
 
 
 def _figures(table: TableData, name: str, drawn: set[str]) -> Iterator[Block]:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from collab_jax.report.collect import PROTOCOLS, CellData, TableData
-from collab_jax.report.statistics import paired_difference, summarise
+from collab_jax.report.comparisons import differences as table_differences
+from collab_jax.report.statistics import summarise
 
 __all__ = ["curves_over_x", "differences", "learning_curves", "pictures", "separations", "terms"]
 
@@ -77,15 +78,13 @@ def differences(table: TableData, protocol: str) -> bytes | None:
       An SVG, None where there is no difference yet.
     """
     panels = []
+    compared = list(zip(table.cells, table_differences(table, protocol), strict=True))
     for row in table.rows:
-        base = table.at(row, table.baseline)
-        points = []
-        for cell in (c for c in table.cells if c.row == row and c.column != table.baseline):
-            found = paired_difference(
-                cell.errors(protocol), base.errors(protocol) if base is not None else {}
-            )
-            if found.mean is not None:
-                points.append((cell.column, found))
+        points = [
+            (cell.column, found)
+            for cell, found in compared
+            if cell.row == row and found is not None and found.mean is not None
+        ]
         if points:
             panels.append((row, points))
     if not panels:

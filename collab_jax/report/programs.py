@@ -31,7 +31,7 @@ def program_blocks(program: Mapping[str, Any], folder: Path) -> Iterator[Block]:
     try:
         plan = json.loads((folder / f"{program['name']}.json").read_text())
         rows = plan["rows"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         yield Text(f"missing: {program['product']} is not there yet.")
         return
     yield Text(f"Figures {plan.get('note', '')}.")

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from collab_jax import config as config_lib
 from collab_jax.config import Config
 from collab_jax.errors import RunError, UserError
-from collab_jax.files.atomic import remove_temporaries, write_json
+from collab_jax.files.atomic import read_json, remove_temporaries, write_json
 from collab_jax.files.locks import FileLock
 from collab_jax.runs import processes
 
@@ -26,6 +27,7 @@ __all__ = [
     "open_config",
     "opened",
     "read_config",
+    "read_result",
 ]
 
 CONFIG = "config.json"
@@ -35,9 +37,49 @@ CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 PROFILE = "profile"
 LOCK = ".lock"
+_COUNTS = ("epochs", "seconds")
 
 # A run writes into these and takes out of them what is no longer wanted.
 _CHANGED = (CHECKPOINTS, TENSORBOARD, METRICS, LOCK)
+
+
+def read_result(run_dir: Path) -> dict[str, Any] | None:
+    """The content of a run's `result.json`, None where there is none yet.
+
+    Raises:
+      RunError: if there is one and it is not a result: torn, not JSON, or values of other types.
+    """
+    path = run_dir / RESULT
+    if not path.exists():
+        return None
+    content = read_json(path)
+    if content is None:
+        raise RunError(
+            f"{path}: cannot be read; expected a whole JSON object. The run's own command writes "
+            "it again from the last checkpoint"
+        )
+    for name, value in content.items():
+        if name in _COUNTS and not _is_number(value):
+            expected = "a number"
+        elif "_error" in name and value is not None and not _is_number(value):
+            expected = "a number or null"
+        else:
+            continue
+        raise RunError(
+            f"{path}: {name} = {value!r:.40}, expected {expected}. The run's own command writes it "
+            "again from the last checkpoint"
+        )
+    missing = [name for name in _COUNTS if name not in content]
+    if missing:
+        raise RunError(
+            f"{path}: no {' or '.join(missing)}, expected a run's result. The run's own command "
+            "writes it again from the last checkpoint"
+        )
+    return content
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @contextmanager

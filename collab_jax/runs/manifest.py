@@ -27,7 +27,7 @@ def is_sound(path: Path) -> bool:
         raise RunError(
             f"{error.filename}: cannot be read ({error.strerror}); nothing is changed"
         ) from error
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 

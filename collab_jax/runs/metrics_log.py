@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from collab_jax.errors import RunError
 from collab_jax.files.atomic import json_text, write_bytes
@@ -27,7 +27,7 @@ def read_metrics(run_dir: Path, up_to_step: int | None = None) -> list[dict[str,
       One dictionary an epoch and split, in the order written.
 
     Raises:
-      RunError: if a line before the last is damaged.
+      RunError: if a line before the last is damaged, or any is JSON of another form.
     """
     path = run_dir / METRICS
     lines = []
@@ -35,20 +35,28 @@ def read_metrics(run_dir: Path, up_to_step: int | None = None) -> list[dict[str,
     for number, text in enumerate(texts, 1):
         try:
             line = json.loads(text)
-            step = line["step"]
-            if type(step) is not int:
-                raise TypeError
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, RecursionError):
             if number == len(texts):
                 break
+            line = None
+        if not _is_line(line):
             raise RunError(
-                f"{path}: line {number} of {len(texts)} is damaged; expected a JSON object with a "
-                "step. Delete the line to go on without it"
-            ) from None
-        if up_to_step is not None and step > up_to_step:
+                f"{path}: line {number} of {len(texts)} is damaged; expected a JSON object with "
+                "step, epoch, split and numbers. Delete the line to go on without it"
+            )
+        if up_to_step is not None and line["step"] > up_to_step:
             break
         lines.append(line)
     return lines
+
+
+def _is_line(line: Any) -> TypeGuard[dict[str, Any]]:
+    if not isinstance(line, dict) or not isinstance(line.get("split"), str):
+        return False
+    if not all(type(line.get(name)) is int for name in ("step", "epoch")):
+        return False
+    values = [value for name, value in line.items() if name not in _NOT_SCALARS]
+    return all(value is None or type(value) in (int, float) for value in values)
 
 
 class Log(Protocol):

@@ -20,6 +20,7 @@ from collab_jax.study.folder import (
     STUDY_FILE,
     check_folder,
     check_room,
+    counted_flops,
     describe,
     hold_folder,
     write_study,
@@ -45,7 +46,9 @@ def _parser() -> config_lib.FlagParser:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="its folder")
     parser.add_argument("--dry-run", action="store_true", help="list the runs, start none")
     parser.add_argument(
-        "--flops", action="store_true", help="with --dry-run: count FLOPs (seconds for each cell)"
+        "--flops",
+        action="store_true",
+        help="count FLOPs (seconds for each cell); the report shows them beside the time",
     )
     parser.add_argument(
         "--jobs", type=int, default=None, metavar="N", help="runs at a time (1; with --slurm: all)"
@@ -110,7 +113,15 @@ def _run(options: argparse.Namespace) -> int:
         check_folder(out, name, runs)
         check_room(out)
         _check_threads(out, options.threads)
-        write_study(out, describe(name, study, out, study.seeds, options.threads))
+        flops = counted_flops(out)
+        if options.flops:
+            counted = _count_flops(runs)
+            flops |= {
+                run.name: counted[key]
+                for run in runs
+                if run.config is not None and (key := cost_key(run.config)) in counted
+            }
+        write_study(out, describe(name, study, out, study.seeds, options.threads, flops))
         copy_runs(source, out, found)
         engine = Engine(out / "jobs" / "submitit", slurm)
         scheduler = Scheduler(

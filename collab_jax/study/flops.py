@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import Any
 
@@ -31,14 +30,17 @@ def run_flops(config: Config) -> float | None:
     Returns:
       Steps times the FLOPs of one; None where the data cannot be read.
     """
-    # Shapes are traced, nothing runs: no device has to be there.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     import jax
     import jax.numpy as jnp
 
     from collab_jax.training.build import create_experiment, total_steps
     from collab_jax.training.state import Batch, create_train_state
     from collab_jax.training.step import train_step
+
+    # Shapes are traced, nothing runs: no device has to be there. Not by the environment, which the
+    # runs of a study would inherit.
+    if not jax.config.jax_platforms:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_platforms", "cpu")
 
     try:
         images, info = _data(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ from collab_jax.runs.directory import read_config
 from collab_jax.study.spec import Study
 from collab_jax.study.task import Run, cell_run, program_run
 
-__all__ = ["STUDY_FILE", "check_folder", "check_room", "describe", "hold_folder", "write_study"]
+__all__ = [
+    "STUDY_FILE",
+    "check_folder",
+    "check_room",
+    "counted_flops",
+    "describe",
+    "hold_folder",
+    "write_study",
+]
 
 STUDY_FILE = "study.json"
 _ROOM = 256 << 20
@@ -25,9 +33,23 @@ _LOCK = ".study.lock"
 
 
 def describe(
-    name: str, study: Study, out: Path, seeds: Sequence[int], threads: int = 0
+    name: str,
+    study: Study,
+    out: Path,
+    seeds: Sequence[int],
+    threads: int = 0,
+    flops: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """A study as its folder's `study.json` holds it: all that the report has to know."""
+    """A study as its folder's `study.json` holds it: all that the report has to know.
+
+    Args:
+      name: of the study.
+      study: its cells.
+      out: its folder.
+      seeds: of every cell.
+      threads: CPU threads of each run.
+      flops: that a run trains with, by its name, as far as they are counted.
+    """
     return {
         "format": 1,
         "collab_jax": __version__,
@@ -42,7 +64,8 @@ def describe(
                 "baseline": table.baseline,
                 "x_label": table.x_label,
                 "note": table.note,
-                "cells": [_cell(cell, seeds, out) for cell in table.cells],
+                "contrasts": [list(pair) for pair in table.contrasts],
+                "cells": [_cell(cell, seeds, out, flops or {}) for cell in table.cells],
             }
             for table in study.tables
         ],
@@ -59,7 +82,7 @@ def describe(
     }
 
 
-def _cell(cell: Any, seeds: Sequence[int], out: Path) -> dict[str, Any]:
+def _cell(cell: Any, seeds: Sequence[int], out: Path, flops: Mapping[str, float]) -> dict[str, Any]:
     runs = [cell_run(cell, seed, out) for seed in seeds]
     config = runs[0].config
     assert config is not None
@@ -70,11 +93,27 @@ def _cell(cell: Any, seeds: Sequence[int], out: Path) -> dict[str, Any]:
         "paper": cell.paper,
         "method": config.method,
         "top5": config.top5,
+        "flops": flops.get(runs[0].name),
         "runs": [
             {"seed": seed, "path": run.name, "command": run.command}
             for seed, run in zip(seeds, runs, strict=True)
         ],
     }
+
+
+def counted_flops(out: Path) -> dict[str, float]:
+    """FLOPs by the name of each cell's first run, as far as `study.json` holds them."""
+    content = read_json(out / STUDY_FILE) or {}
+    try:
+        return {
+            cell["runs"][0]["path"]: float(cell["flops"])
+            for table in content.get("tables", ())
+            for cell in table["cells"]
+            if cell.get("flops") is not None
+        }
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        # Written by hand: the study writes it anew.
+        return {}
 
 
 def check_folder(out: Path, name: str, runs: Sequence[Run]) -> None:

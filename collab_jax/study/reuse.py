@@ -10,7 +10,7 @@ from pathlib import Path
 from collab_jax import config as config_lib
 from collab_jax.errors import RunError, UserError
 from collab_jax.files.atomic import new_folder, read_json, remove_temporaries
-from collab_jax.runs.directory import LOCK, read_config
+from collab_jax.runs.directory import LOCK, read_config, read_result
 from collab_jax.study.folder import STUDY_FILE
 from collab_jax.study.task import Run
 
@@ -44,10 +44,18 @@ def finished_elsewhere(source: Path, out: Path, runs: Sequence[Run], threads: in
         run
         for run in runs
         if run.config is not None
-        and (source / run.product).is_file()
         and not (out / run.name).exists()
+        and _is_finished(source, run)
         and not config_lib.resume_conflicts(read_config(source / run.name), run.config)
     ]
+
+
+def _is_finished(source: Path, run: Run) -> bool:
+    try:
+        return read_result(source / run.name) is not None
+    except RunError as error:
+        print(f"warning: --reuse {source}: {run.name} is not copied: {error}", file=sys.stderr)
+        return False
 
 
 def copy_runs(source: Path, out: Path, runs: Sequence[Run]) -> None:

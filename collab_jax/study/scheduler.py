@@ -104,6 +104,8 @@ class Scheduler:
             self.states[name] = run_state(self._out, run)
         for name, run in self._runs.items():
             if self.states[name].status != "done":
+                if self.states[name].reason:
+                    self._board.say(f"not done {name}: {self.states[name].reason}")
                 self._adopt(run)
         full: RunError | None = None
         with self._stop_signals(), self._board:

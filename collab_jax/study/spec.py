@@ -45,6 +45,8 @@ class Table:
       baseline: the column that the others of a row are compared with, seed by seed.
       x_label: what the cells' `x` is; with it the table is also drawn as curves over `x`.
       note: what a reader has to know, a line.
+      contrasts: pairs of columns that are compared directly in every row that has both, the first
+        with the second, such as a method with a baseline of equal compute.
     """
 
     title: str
@@ -52,6 +54,7 @@ class Table:
     baseline: str = "baseline"
     x_label: str = ""
     note: str = ""
+    contrasts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,19 @@ def _check(study: Study) -> None:
                     f"table {table.title!r}: cell {cell.row} / {cell.column} has no x, expected a "
                     f"number for the axis {table.x_label!r}"
                 )
+        _check_contrasts(table)
     names = [program.name for program in study.programs]
     if len(set(names)) < len(names):
         raise UserError(f"programs {', '.join(names)}: expected a name of its own for each")
+
+
+def _check_contrasts(table: Table) -> None:
+    rows: dict[str, set[str]] = {}
+    for cell in table.cells:
+        rows.setdefault(cell.row, set()).add(cell.column)
+    for first, second in table.contrasts:
+        if first == second or not any({first, second} <= columns for columns in rows.values()):
+            raise UserError(
+                f"table {table.title!r}: contrast {first!r} with {second!r}, expected two columns "
+                "of one row"
+            )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from collab_jax.errors import RunError
 from collab_jax.files.atomic import read_json
 from collab_jax.files.locks import is_locked
-from collab_jax.runs.directory import LOCK
+from collab_jax.runs.directory import LOCK, read_result
 from collab_jax.runs.metrics_log import read_metrics
 from collab_jax.runs.signals import EXIT_CODE
 from collab_jax.study.task import Run
@@ -30,7 +30,7 @@ class State:
       epochs: of the whole run.
       error: the newest test error in %, None where there is none yet.
       seconds: that a finished run took.
-      reason: why it failed.
+      reason: why it failed, or why its result does not count.
     """
 
     status: Status
@@ -92,7 +92,10 @@ def run_state(out: Path, run: Run, status: Status | None = None) -> State:
         seconds = JobFiles(out / "jobs", run.id).read_outcome().get("seconds")
         return State("done", epoch=1, epochs=1, seconds=seconds)
     run_dir, epochs = out / run.name, int(run.config.epochs)
-    result = read_json(out / run.product)
+    try:
+        result, reason = read_result(run_dir), ""
+    except RunError as error:
+        result, reason = None, str(error)
     if result is not None:
         error = result.get("last_test_error_top5" if run.config.top5 else "last_test_error")
         return State("done", int(result["epochs"]), epochs, error, float(result["seconds"]))
@@ -102,9 +105,10 @@ def run_state(out: Path, run: Run, status: Status | None = None) -> State:
         return State("failed", epochs=epochs, reason=str(error))
     epoch = max((line["epoch"] for line in lines), default=0)
     name = "top5_error" if run.config.top5 else "top1_error"
-    errors = [line[name] for line in lines if line["split"] == "test"]
+    errors = [line[name] for line in lines if line["split"] == "test" and name in line]
     begun: Status = "stopped" if (run_dir / "config.json").is_file() else "waiting"
-    return State(status or begun, epoch, epochs, errors[-1] if errors else None)
+    error = errors[-1] if errors else None
+    return State(status or begun, epoch, epochs, error, reason=reason)
 
 
 def told_state(out: Path, run: Run) -> State:

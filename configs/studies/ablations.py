@@ -50,11 +50,12 @@ def _variants(method: str, share: str, hard_only: float) -> Table:
 
 
 def _longer() -> Table:
-    cells = [Cell("equal compute", "baseline", RECIPE)]
+    cells, contrasts = [Cell("equal compute", "baseline", RECIPE)], []
     for method, factor in FLOPS.items():
         longer = {"epochs": round(EPOCHS * factor)}
         cells += [
             Cell("equal compute", method, RECIPE, method),
             Cell("equal compute", f"baseline for {method}'s FLOPs", RECIPE, overrides=longer),
         ]
-    return Table("Baseline trained longer", tuple(cells))
+        contrasts += [(method, f"baseline for {method}'s FLOPs")]
+    return Table("Baseline trained longer", tuple(cells), contrasts=tuple(contrasts))

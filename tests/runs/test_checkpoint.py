@@ -130,6 +130,17 @@ def test_an_unknown_step(run_dir):
         read_checkpoint(run_dir / "checkpoints", 9, lambda record: {})
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", "5", "null", '"files"', '{"record/metadata": 5}', "[" * 100_000]
+)
+def test_a_manifest_of_another_form_is_a_damaged_one(text, run_dir):
+    (run_dir / "checkpoints" / "3" / MANIFEST).write_text(text)
+    checkpointer = Checkpointer(run_dir)
+    with pytest.warns(UserWarning, match="checkpoints/3: damaged"):
+        assert checkpointer.restore(STATE)[0] == 2
+    checkpointer.close()
+
+
 def test_a_manifest_that_names_files_elsewhere_is_a_damaged_one(run_dir):
     outside = run_dir / "outside"
     outside.write_text("kept")

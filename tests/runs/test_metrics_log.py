@@ -146,6 +146,29 @@ def test_a_damaged_line_that_is_not_the_last_is_told(tmp_path):
         MetricsLog(tmp_path, 3, tensorboard=False, expected_lines=3).close()
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "5",
+        "[]",
+        '"line"',
+        '{"step": 2}',
+        '{"step": "2", "epoch": 2, "split": "test"}',
+        '{"step": true, "epoch": 2, "split": "test"}',
+        '{"step": 2, "epoch": null, "split": "test"}',
+        '{"step": 2, "epoch": 2, "split": 0}',
+        '{"step": 2, "epoch": 2, "split": "test", "loss": [1]}',
+    ],
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_json_of_another_form_is_told(text, last, tmp_path):
+    sound = json.dumps(line(1)) + "\n"
+    (tmp_path / "metrics.jsonl").write_text(sound + text + "\n" + ("" if last else sound))
+    with pytest.raises(RunError, match=r"metrics\.jsonl: line 2 of [23] is damaged") as found:
+        read_metrics(tmp_path)
+    assert "\n" not in str(found.value)
+
+
 @pytest.mark.parametrize("tensorboard", [False, True])
 def test_a_full_disk_is_an_error_and_closing_is_not_another(tmp_path, tensorboard):
     log = MetricsLog(tmp_path, 0, tensorboard=tensorboard)

@@ -157,6 +157,20 @@ def test_flops_are_counted_for_any_data(tmp_path):
     assert run_flops(parse(recipe("baseline", missing))) is None
 
 
+def test_equal_compute_with_noise_is_that_of_the_ablations(tmp_path):
+    (table,) = load_study("noise_compute")[1].tables
+    configs = {cell.column: cell_run(cell, 0, tmp_path).config for cell in table.cells}
+    method = "out+mid+pull_push"
+    longer = configs[f"baseline for {method}'s FLOPs"]
+    assert (longer.epochs, longer.decay_epochs) == (484, (145, 290, 387))
+    assert configs[f"baseline for {method}'s time"].epochs == 330
+    assert {config.data.label_noise for config in configs.values()} == {0.5}
+    assert [pair[0] for pair in table.contrasts] == [method] * 2
+    clean = load_study("ablations")[1].tables[2].cells
+    (same,) = [cell.overrides for cell in clean if cell.column == f"baseline for {method}'s FLOPs"]
+    assert dict(same) == {"epochs": longer.epochs, "decay_epochs": longer.decay_epochs}
+
+
 def test_ablations_change_one_key_at_a_time(tmp_path):
     tables = load_study("ablations")[1].tables
     for table, method in zip(tables, ("out", "mid"), strict=False):
@@ -180,6 +194,10 @@ def test_ablations_change_one_key_at_a_time(tmp_path):
         (TINY.replace('"epochs"', '"epoch"'), "config.epoch: no such key; did you mean epochs"),
         (TINY.replace("digits_vgg16", "digit_vgg16"), "did you mean digits_vgg16"),
         (TINY.replace("cells),)", "cells * 2),)"), "two cells are 'digits / baseline'"),
+        (
+            TINY.replace("cells),)", "cells, contrasts=(('out', 'mid'),)),)"),
+            "contrast 'out' with 'mid'",
+        ),
         (TINY.replace("(Table(", "() and (Table("), "the study is empty"),
         (TINY.replace("pictures", "seeds=(1, 1), pictures"), "expected different whole numbers"),
     ],

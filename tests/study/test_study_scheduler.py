@@ -114,6 +114,44 @@ def test_missing_runs_run_done_ones_are_skipped_and_a_failure_is_told(study, stu
     assert "1 failed" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "text", ['{"epochs": 2, "sec', "[]", '"done"', '{"epochs": [2], "seconds": 1}', "[" * 100_000]
+)
+def test_a_result_that_cannot_be_read_blocks_no_other_run(text, study, stub, tmp_path, capsys):
+    arguments = study("baseline", "out")
+    dirs = runs_of(arguments)
+    assert program.main([*arguments, "--only", "baseline"]) == 0
+    result = dirs["baseline", 0] / "result.json"
+    whole = result.read_text()
+    result.write_text(text)
+    second = ["--study", arguments[1], "--out", str(tmp_path / "second"), "--reuse", arguments[3]]
+    assert program.main([*second, "--dry-run"]) == 0
+    captured = capsys.readouterr()
+    assert "2 runs, 2 to do" in captured.out
+    (line,) = [x for x in captured.err.splitlines() if "is not copied" in x]
+    assert line.startswith("warning: --reuse") and "result.json" in line
+    assert program.main(arguments) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "not done digits_vgg16/baseline/seed-0" in said and "result.json: " in said
+    assert result.read_text() == whole and starts(dirs["baseline", 0]) == 2
+    assert starts(dirs["out", 0]) == 1
+
+
+def test_flops_are_counted_once_and_kept(study, stub):
+    arguments, environment = study("baseline"), dict(os.environ)
+    program.main([*arguments, "--flops"])
+    path = Path(arguments[3]) / "study.json"
+
+    def counted():
+        return [cell["flops"] for cell in json.loads(path.read_text())["tables"][0]["cells"]]
+
+    (flops,) = counted()
+    assert flops > 1e6
+    program.main(arguments)
+    assert counted() == [flops]
+    assert dict(os.environ) == environment, "the runs would inherit the change"
+
+
 def test_what_another_study_has_finished_is_copied(study, stub, tmp_path, capsys):
     first = study("baseline", "kernel", pictures=True)
     assert program.main([*first, "--threads", "1"]) == 1, "the stub's kernel diverges"

@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from rich.table import Table
 from collab_jax import config as config_lib
 from collab_jax.config import recipes
 from collab_jax.errors import RunError, UserError
-from collab_jax.files.atomic import read_json, write_json
+from collab_jax.files.atomic import write_json
+from collab_jax.runs.directory import read_result
 from collab_jax.runs.metrics_log import read_metrics
 from collab_jax.runs.signals import EXIT_CODE
 from collab_jax.study.child import reason_of
@@ -95,7 +97,11 @@ def _validation_errors(run: Run, folder: Path) -> list[tuple[int, float]]:
     assert run.config is not None
     name = "top5_error" if run.config.top5 else "top1_error"
     lines = read_metrics(folder / run.name)
-    return [(line["epoch"], line[name]) for line in lines if line["split"] == "validation"]
+    return [
+        (line["epoch"], line[name])
+        for line in lines
+        if line["split"] == "validation" and name in line
+    ]
 
 
 def _train(run: Run, claim: Claim, threads: int, *, watch: bool) -> str:
@@ -108,8 +114,10 @@ def _train(run: Run, claim: Claim, threads: int, *, watch: bool) -> str:
     # The run of a process that was killed may live on: its result counts as this trial's.
     while is_held(folder / run.name):
         time.sleep(0.5)
-    if read_json(folder / run.product) is not None:
-        return ""
+    # A result that cannot be read does not count: the run writes it again.
+    with suppress(RunError):
+        if read_result(folder / run.name) is not None:
+            return ""
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, **({"NPROC": str(threads)} if threads else {})}
     log_path = folder.with_suffix(".log")
