@@ -43,7 +43,7 @@ def get_config(method: str = "baseline") -> ConfigDict:
             "out.alpha": 0.69,
             "mid.weight": 8.3,
             "mid.head_width": 32,
-            "pull_push.weight": 0.003,
+            "pull_push.weight": 0.192,
             "kernel.weight": 0.22,
             "checkpoint.every_epochs": 10,
             "log.tensorboard": False,

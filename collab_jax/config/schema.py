@@ -135,7 +135,13 @@ SCHEMA: dict[str, Key] = {
             _COUNT_OR_NONE,
             "size of a class-balanced random subset to train on; 0: all",
         ),
-        _key("data.label_noise", 0.0, "[0, 1)", "probability that a training label is redrawn"),
+        _key("data.label_noise", 0.0, "[0, 1)", "probability that a training label is replaced"),
+        _key(
+            "data.label_noise_kind",
+            "redrawn",
+            ("redrawn", "fixed"),
+            "whether labels are replaced anew in every epoch, or once",
+        ),
         _key("data.crop", True, "", "random crop after padding by an eighth of the size"),
         _key("data.flip", True, "", "random horizontal flip"),
         _key("data.cutout", 0, "[0, 4096]", "side of the square cut out, in pixels; 0: none"),
@@ -149,7 +155,7 @@ SCHEMA: dict[str, Key] = {
         _key("data.image_size", 0, "[0, 4096]", "size to reduce the images to; 0: their own"),
         _key("model.name", "vgg16", tuple(MODEL_STAGES), "network"),
         _key("model.width", 1.0, "(0, 64]", "factor of the number of filters"),
-        _key("model.classifier_width", 4096, "[1, 65536]", "units in the two hidden layers"),
+        _key("model.classifier_width", 4096, "[0, 65536]", "units in both hidden layers; 0: none"),
         _key("model.dropout", 0.5, "[0, 1)", "dropout rate after each hidden layer"),
         _key(
             "model.dtype",
@@ -179,7 +185,7 @@ SCHEMA: dict[str, Key] = {
         _key("mid.scale_by_t2", False, "", "multiply its soft part by T^2"),
         _key("mid.stop_gradient", True, "", "treat its soft targets as constants"),
         _key("mid.ramp_epochs", 0.0, _WEIGHT, "epochs in which its weight rises from 0"),
-        _key("pull_push.weight", 0.01, _WEIGHT, "weight of L_pull-push"),
+        _key("pull_push.weight", 1.28, _WEIGHT, "weight of L_pull-push, a mean over B x B pairs"),
         _key("pull_push.projection_width", 32, "[2, 4096]", "filters in a projection g_i"),
         _key("pull_push.projection_kernel", 3, "[1, 31]", "side of a projection's kernel"),
         _key(

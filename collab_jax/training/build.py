@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 from collab_jax import data
 from collab_jax.data import DataInfo
 from collab_jax.models import Network, create_model
-from collab_jax.objective import Objective, create_objective
+from collab_jax.objective import Objective
+from collab_jax.training.method import create_objective
 from collab_jax.training.optimizer import create_optimizer
 from collab_jax.training.step import StepSettings
 
@@ -84,6 +85,7 @@ def create_experiment(config: ConfigDict, info: DataInfo, steps_per_epoch: int) 
         flip=config.data.flip,
         cutout=config.data.cutout,
         label_noise=config.data.label_noise,
+        fixed_noise=config.data.label_noise_kind == "fixed",
         skip_nonfinite=config.nonfinite == "skip",
         micro_batches=config.micro_batches,
     )

@@ -18,7 +18,7 @@ KEYS = {
     "baseline": ("learning_rate", (0.02, 0.05, 0.1, 0.2), Range(0.01, 0.4)),
     "out": ("out.alpha", (0.3, 0.5, 0.7, 0.9), Range(0.1, 1.0, log=False)),
     "mid": ("mid.weight", (0.1, 0.3, 1.0, 3.0), Range(0.03, 10.0)),
-    "pull_push": ("pull_push.weight", (0.001, 0.003, 0.01, 0.03), Range(0.0003, 0.1)),
+    "pull_push": ("pull_push.weight", (0.064, 0.192, 0.64, 1.92), Range(0.0192, 6.4)),
     "kernel": ("kernel.weight", (0.0001, 0.001, 0.01, 0.1), Range(0.00003, 0.3)),
 }
 

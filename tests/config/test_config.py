@@ -30,7 +30,7 @@ def test_defaults_are_valid_and_complete():
     config_lib.validate(config)
     assert config.version == __version__
     assert config.decay_epochs == (60, 120, 160)
-    assert config.pull_push.weight == 0.01
+    assert config.pull_push.weight == 1.28
     assert all(config[key] == row.default for key, row in config_lib.SCHEMA.items())
 
 

@@ -85,7 +85,7 @@ def test_recipes_hold_the_papers_settings(data, model):
     out, mid, pull_push, kernel = config.out, config.mid, config.pull_push, config.kernel
     assert (out.temperature, out.alpha, out.masks_per_layer) == (2, 0.5, 2)
     assert (mid.temperature, mid.alpha, mid.beta) == (2, 0.05, 0.05)
-    assert (out.weight, mid.weight, pull_push.weight, kernel.weight) == (1, 1, 0.01, 0.001)
+    assert (out.weight, mid.weight, pull_push.weight, kernel.weight) == (1, 1, 1.28, 0.001)
     assert (pull_push.projection_width, pull_push.projection_kernel) == (32, 3)
     assert (mid.head_width, mid.head_pool, kernel.stages) == (64, 4, 2)
     assert (out.scale_by_t2, mid.scale_by_t2, mid.output_view) == (False, False, False)
