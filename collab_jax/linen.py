@@ -1,13 +1,15 @@
 """Local back-propagation and feature capture for Flax Linen modules."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from collab_jax.captured import LOCAL_FEATURES, Captured
-from collab_jax.isolation import joint_pullback
+from collab_jax.isolation import LOCAL_FEATURES, Captured, Paths
+
+_jax = cast(Any, jax)
 
 __all__ = ["LOCAL_FEATURES", "Captured", "capture", "isolate"]
 
@@ -48,7 +50,7 @@ def isolate(layer: nn.Module, *inputs: Any, joint: bool = True, **options: Any) 
         h, pullback = nn.vjp(call, module, *arrays)
         return (h, h), pullback
 
-    return nn.custom_vjp(pair, forward_fn=forward, backward_fn=joint_pullback)(layer, *inputs)
+    return nn.custom_vjp(pair, forward_fn=forward, backward_fn=_pullback)(layer, *inputs)
 
 
 def capture(
@@ -74,7 +76,7 @@ def capture(
       **options: keyword arguments of `module.apply`, such as `train=True` and `rngs`.
 
     Returns:
-      `(outputs, features, variables)`: what the model returned, a tuple of N arrays, and the
+      `(outputs, features, variables, paths)`: what the model returned, a tuple of N arrays, and the
       updated collections.
 
     Raises:
@@ -91,4 +93,18 @@ def capture(
             f"call self.sow('intermediates', {name!r}, h_local) in its __call__ for each layer, "
             "with (h, h_local) from collab_jax.linen.isolate(layer, x)"
         )
-    return Captured(outputs, tuple(features), variables)
+    paths = Paths(name if i == 0 else f"{name}#{i + 1}" for i in range(len(features)))
+    return Captured(outputs, tuple(features), variables, paths)
+
+
+def _pullback(pullback: Any, cotangents: tuple[Any, Any]) -> tuple[Any, ...]:
+    """The backward rule of a joint layer, from the pullback of the layer itself."""
+
+    def add(a: Any, b: Any) -> Any:
+        return a if a.dtype == jax.dtypes.float0 else jnp.add(a, b)
+
+    main, local = cotangents
+    params_cotangent, *_ = pullback(jax.tree.map(add, main, local))
+    main, params_cotangent = _jax.lax.optimization_barrier((main, params_cotangent))
+    _, *input_cotangents = pullback(main)
+    return (params_cotangent, *input_cotangents)

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -12,8 +13,10 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from collab_jax import linen
+from collab_jax.isolation import Feature, Select
 from collab_jax.models import init_variables, split_branches
 from collab_jax.objective.outputs import Outputs
+from collab_jax.objective.repeat import repeat, repeated_behind, to_branches
 
 __all__ = ["Objective", "Term"]
 
@@ -58,18 +61,25 @@ class Objective:
         sows itself.
       then: modules that join a selected layer, as in `linen.capture`.
       feature: which array of a layer's output is its feature, as in `linen.capture`.
+      runs: H, how often every example runs through a network with dropout of its own, each time
+        with other masks; its logits (H * B, ..., m) become branches for `Out`. Batch norm then
+        takes its statistics over all of them.
+      split_at: the module behind which the examples are repeated, a selection as `layers`: what
+        comes before it runs once. None: they are repeated at the network's input.
       options: keyword arguments of every training pass, such as `train=True`.
       branch: the network to its training form with several heads, for methods that train copies of
         its parts; the copies' parameters are `heads["branches"]`.
 
     Raises:
-      ValueError: if two terms share a name.
+      ValueError: if two terms share a name, or `split_at` stands without `runs`.
     """
 
     terms: Sequence[Term]
-    layers: Any = None
-    then: Any = None
-    feature: Callable[[str, Any], Any] | None = None
+    layers: Select | None = None
+    then: Select | None = None
+    feature: Feature | None = None
+    runs: int = 1
+    split_at: Select | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     branch: Callable[[Any], nn.Module] | None = None
 
@@ -78,6 +88,8 @@ class Objective:
         names = [term.name for term in self.terms]
         if len(set(names)) < len(names):
             raise ValueError(f"terms: names {', '.join(names)}; expected each of them once")
+        if self.runs < 1 or (self.runs == 1 and self.split_at is not None):
+            raise ValueError(f"runs: {self.runs} given; expected 2 or more, or 1 without split_at")
 
     @property
     def captures(self) -> bool:
@@ -180,31 +192,46 @@ class Objective:
         options: Mapping[str, Any],
     ) -> tuple[Array, tuple[Array, ...], dict[str, Any]]:
         arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+        batch = arguments[0].shape[0]
+        if self.runs > 1 and self.split_at is None:
+            arguments = repeat(arguments, self.runs)
         options = {**self.options, **options}
         if self.branch is not None:
             model = self.branch(model)
             params = {**variables["params"], **heads["branches"]}
             variables = {**variables, "params": params}
-        if self.captures:
-            logits, features, updated = linen.capture(
-                model,
-                variables,
-                *arguments,
-                **{
-                    name: getattr(self, name)
-                    for name in ("layers", "then", "feature")
-                    if getattr(self, name) is not None
-                },
-                mutable=mutable,
-                **options,
-            )
-        else:
-            logits, updated = model.apply(variables, *arguments, mutable=[*mutable], **options)
-            features = ()
+        with nullcontext() if self.split_at is None else repeated_behind(self.split_at, self.runs):
+            logits, features, updated = self._run(model, variables, arguments, mutable, options)
+        if self.runs > 1:
+            logits = to_branches(logits, self.runs)
+            features = tuple(feature[:batch] for feature in features)
         if self.branch is not None:
             # Copies never run in inference, so that nothing needs their running statistics.
             updated = {name: split_branches(tree)[0] for name, tree in updated.items()}
         return logits, features, dict(updated)
+
+    def _run(
+        self,
+        model: nn.Module,
+        variables: Mapping[str, Any],
+        arguments: tuple[Any, ...],
+        mutable: Sequence[str],
+        options: Mapping[str, Any],
+    ) -> tuple[Any, tuple[Array, ...], Any]:
+        if not self.captures:
+            logits, updated = model.apply(variables, *arguments, mutable=[*mutable], **options)
+            return logits, (), updated
+        captured = linen.capture(
+            model,
+            variables,
+            *arguments,
+            layers=self.layers,
+            then=self.then,
+            feature=self.feature,
+            mutable=mutable,
+            **options,
+        )
+        return captured.outputs, captured.features, captured.variables
 
     def __call__(
         self, outputs: Outputs, step: Array | int = 0

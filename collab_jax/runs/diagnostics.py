@@ -62,9 +62,9 @@ def diagnose(
 
     @jax.jit
     def similarities(variables: Any) -> jax.Array:
-        _, features, _ = linen.capture(
+        features = linen.capture(
             made.model, variables, inputs, train=True, rngs={"dropout": jax.random.key(0)}
-        )
+        ).features
         return jnp.stack(
             [
                 losses.similarity_matrix(
