@@ -64,6 +64,5 @@ class Outputs:
                 f"{values.shape}"
             )
         weights = self.weights.astype(values.dtype)
-        # A weight of 0 takes out values that are not finite, too.
         values = jnp.where(weights == 0, 0, values)
         return (weights * values).sum() / jnp.maximum(weights.sum(), jnp.finfo(values.dtype).tiny)
