@@ -163,7 +163,9 @@ class Objective:
             params_in_use = params
         variables = {"params": params_in_use, "batch_stats": batch_stats}
         if self.capture:
-            logits, features, updated = linen.capture(model, variables, inputs, **options)
+            layers = getattr(model, "layers", None)
+            captured = linen.capture(model, variables, inputs, layers=layers, **options)
+            logits, features, updated, _ = captured
         else:
             logits, updated = model.apply(variables, inputs, mutable=["batch_stats"], **options)
             features = ()
