@@ -7,7 +7,7 @@
 from collab_jax.isolation.captured import LOCAL_FEATURES, Calls, Captured, Paths, pick
 from collab_jax.isolation.errors import CaptureError
 from collab_jax.isolation.local import isolate, joint
-from collab_jax.isolation.selection import Select, Selection
+from collab_jax.isolation.selection import Selection
 
 __all__ = [
     "LOCAL_FEATURES",
@@ -15,7 +15,6 @@ __all__ = [
     "CaptureError",
     "Captured",
     "Paths",
-    "Select",
     "Selection",
     "isolate",
     "joint",

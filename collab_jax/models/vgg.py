@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from collab_jax.models.blocks import ConvLayer, run_layer, scaled_filters
+from collab_jax.models.blocks import ConvLayer, scaled_filters
 from collab_jax.models.network import Network
 from collab_jax.models.pooling import max_pool
 
@@ -29,18 +29,16 @@ class VGGStage(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"], *, train: bool, capture: bool
-    ) -> tuple[Array, tuple[Array, ...]]:
-        captured: tuple[Array, ...] = ()
+        self, x: Float[Array, "batch height width channels"], *, train: bool
+    ) -> Float[Array, "batch out_height out_width filters"]:
         for number, filters in enumerate(self.filters, start=1):
             layer = ConvLayer(
                 filters, dtype=self.dtype, norm_groups=self.norm_groups, name=f"layer{number}"
             )
-            x, local = run_layer(layer, x, train=train, capture=capture)
-            captured += local
+            x = layer(x, train=train)
         if min(x.shape[1:3]) > 1:
             x = max_pool(x, (2, 2))
-        return x, captured
+        return x
 
 
 def vgg16(num_classes: int, *, width: float = 1.0, **options: Any) -> Network:

@@ -62,8 +62,9 @@ def diagnose(
 
     @jax.jit
     def similarities(variables: Any) -> jax.Array:
+        model, rngs = made.model, {"dropout": jax.random.key(0)}
         features = linen.capture(
-            made.model, variables, inputs, train=True, rngs={"dropout": jax.random.key(0)}
+            model, variables, inputs, layers=model.layers, train=True, rngs=rngs
         ).features
         return jnp.stack(
             [
