@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from collab_jax.isolation import Select, Selection
+from collab_jax.isolation.selection import Select, Selection
 
 __all__ = ["repeat", "repeated_behind", "to_branches"]
 

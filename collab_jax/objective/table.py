@@ -13,7 +13,8 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from collab_jax import linen
-from collab_jax.isolation import Feature, Select
+from collab_jax.isolation.captured import Feature
+from collab_jax.isolation.selection import Select
 from collab_jax.models import init_variables, split_branches
 from collab_jax.objective.outputs import Outputs
 from collab_jax.objective.repeat import repeat, repeated_behind, to_branches
