@@ -7,8 +7,10 @@ import flax.linen as nn
 from flax.core import unfreeze
 from flax.core.scope import in_filter, union_filters
 
-from collab_jax.isolation import LOCAL_FEATURES, Captured, CaptureError, Feature, Select, Selection
+from collab_jax.isolation import LOCAL_FEATURES, Captured, CaptureError, Selection
+from collab_jax.isolation.captured import Feature
 from collab_jax.isolation.errors import method_called, never_called, nothing_matches
+from collab_jax.isolation.selection import Select
 from collab_jax.linen.passes import Isolating, Watching
 
 __all__ = ["capture"]

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from collab_jax.isolation import Calls, CaptureError, Feature, Selection, pick
+from collab_jax.isolation import Calls, CaptureError, Selection, pick
+from collab_jax.isolation.captured import Feature
 from collab_jax.isolation.errors import not_an_array, not_lifted, selected_inside
 from collab_jax.linen.joint import joint_call
 
