@@ -1,6 +1,7 @@
 """What a pass that captures local features gives, the same for both of Flax's module systems."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby, zip_longest
 from typing import Any, NamedTuple
 
 import jax
@@ -67,26 +68,30 @@ class Calls:
     """
 
     def __init__(self) -> None:
-        self._shapes: dict[tuple[str, int], tuple[int, ...]] = {}
+        self._found: dict[tuple[str, int], tuple[int, str]] = {}
 
-    def note(self, path: str, number: int, shape: tuple[int, ...]) -> tuple[str, int]:
+    def note(
+        self, path: str, number: int, shape: tuple[int, ...], scan: str = ""
+    ) -> tuple[str, int]:
         """Notes a copy and returns what `forget` takes.
 
         Args:
           path: where it is sown, as `Captured.paths` shall name it.
           number: how many were sown there before.
           shape: its shape as the module gives it, inside of whatever transform it runs in.
+          scan: the scan whose body it runs in, if any; what the same body sows is then taken
+            together, layer by layer.
         """
-        self._shapes.setdefault((path, number), tuple(shape))
+        self._found.setdefault((path, number), (len(shape), scan))
         return path, number
 
     def forget(self, call: tuple[str, int]) -> None:
         """Takes a copy out, which a module that joined its layer has replaced."""
-        self._shapes.pop(call, None)
+        self._found.pop(call, None)
 
     def paths(self) -> set[str]:
         """The places that sowed."""
-        return {path for path, _ in self._shapes}
+        return {path for path, _ in self._found}
 
     def collect(
         self, sown: Callable[[str], Sequence[jax.Array]]
@@ -98,11 +103,18 @@ class Calls:
         """
         features: list[jax.Array] = []
         paths: list[str] = []
-        for (path, number), shape in self._shapes.items():
-            name = path if number == 0 else f"{path}#{number + 1}"
-            for index, array in _unstacked(sown(path)[number], len(shape)):
-                features.append(array)
-                paths.append(name + index)
+        for _, body in groupby(self._found.items(), key=lambda call: call[1][1] or call[0]):
+            stacks = [
+                [
+                    (path + (f"#{number + 1}" if number else "") + index, array)
+                    for index, array in _unstacked(sown(path)[number], rank)
+                ]
+                for (path, number), (rank, _) in body
+            ]
+            for layer in zip_longest(*stacks):
+                for name, array in filter(None, layer):
+                    paths.append(name)
+                    features.append(array)
         return tuple(features), Paths(paths)
 
 

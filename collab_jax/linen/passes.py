@@ -143,9 +143,11 @@ class Isolating:
             return path, number
         if not module.sow(_COLLECTION, self.name, feature):
             line = "variable_axes={'intermediates': 0, ...}"
-            raise not_lifted(path, _transform_of(module), line)
+            scans = _transforms_of(module)
+            where = "the nn.{} of {!r}".format(*scans[-1]) if scans else "an nn.scan or nn.vmap"
+            raise not_lifted(path, where, line)
         self.noted.add((path, number))
-        return self.calls.note(path, number, feature.shape)
+        return self.calls.note(path, number, feature.shape, _scan_of(module))
 
 
 class Watching:
@@ -190,16 +192,20 @@ class Watching:
                 if not isinstance(value, jax.Array):
                     raise not_an_array(path, module, value)
                 self.noted.add((path, number))
-                self.calls.note(path, number, value.shape)
+                self.calls.note(path, number, value.shape, _scan_of(module))
 
 
-def _transform_of(module: nn.Module) -> str:
-    """The transform that a module runs in, such as "the nn.scan of 'blocks'"."""
+def _scan_of(module: nn.Module) -> str:
+    """The path of the scan that a module runs in; "" outside of any."""
+    return next((path for name, path in reversed(_transforms_of(module)) if name == "scan"), "")
+
+
+def _transforms_of(module: nn.Module) -> list[tuple[str, str]]:
+    """The scans and vmaps that a module runs in, from the outermost in, with their paths."""
     path: list[str] = []
-    found = "an nn.scan or nn.vmap"
+    found: list[tuple[str, str]] = []
     for segment in module.scope.debug_path if module.scope is not None else ():
         *transforms, name = segment.replace(")", "").split("(")
         path.append(name)
-        if lifting := [name for name in transforms if name in ("scan", "vmap")]:
-            found = f"the nn.{lifting[-1]} of {'/'.join(path)!r}"
+        found += [(name, "/".join(path)) for name in transforms if name in ("scan", "vmap")]
     return found

@@ -34,6 +34,19 @@ def test_features_come_in_call_order_with_their_names():
     assert calls.paths() == {"late", "early", "scan"}
 
 
+def test_layers_of_a_scan_come_one_after_another():
+    calls = Calls()
+    calls.note("blocks/a", 0, (), scan="blocks")
+    calls.note("blocks/b", 0, (), scan="blocks")
+    calls.note("others/a", 0, (), scan="others")
+    sown = {"blocks/a": [0, 2], "blocks/b": [1, 3], "others/a": [4, 5]}
+    features, paths = calls.collect(lambda path: [jnp.asarray(sown[path])])
+    assert paths == (
+        "blocks/a[0]", "blocks/b[0]", "blocks/a[1]", "blocks/b[1]", "others/a[0]", "others/a[1]"
+    )  # fmt: skip
+    np.testing.assert_array_equal(np.stack(features), range(6))
+
+
 def test_a_jitted_function_may_return_it_whole():
     made = jax.jit(lambda x: Captured(x, (x + 1,), {}, Paths(["a"])))(jnp.zeros(2))
     assert made.paths == ("a",)

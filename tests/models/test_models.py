@@ -65,6 +65,24 @@ def test_shapes(name, size, channels):
         assert captured.features[0].shape[:3] == (2, size, size)
 
 
+@pytest.mark.parametrize(
+    ("size", "sides"),
+    [
+        (8, [8, 8, 4, 4, *[2] * 9]),
+        (28, [28, 28, 14, 14, *[7] * 3, *[3] * 6]),
+        (32, [32, 32, 16, 16, *[8] * 3, *[4] * 3, *[2] * 3]),
+    ],
+)
+def test_no_layer_of_vgg16_works_on_a_single_pixel(size, sides):
+    model = tiny("vgg16")
+    x = jnp.zeros((1, size, size, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    features = jax.eval_shape(
+        lambda v: capture(model, v, x, **train_options()).features, variables
+    )
+    assert [feature.shape[1] for feature in features] == sides
+
+
 def test_full_width_parameter_counts():
     """Convolutions as published: 14.7 million in VGG-16, 11.2 in ResNet-18, 0.46 in ResNet-32."""
     for name, expected in {"vgg16": 14.72e6, "resnet18": 11.17e6, "resnet32": 0.466e6}.items():
