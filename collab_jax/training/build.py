@@ -71,7 +71,7 @@ def create_experiment(config: ConfigDict, info: DataInfo, steps_per_epoch: int) 
       The parts.
     """
     model = network(config, info.num_classes)
-    objective = create_objective(config, info.num_classes, steps_per_epoch)
+    objective = create_objective(config, model, info.num_classes, steps_per_epoch)
     optimizer = create_optimizer(config, steps_per_epoch)
     settings = StepSettings(
         model=model,

@@ -16,12 +16,17 @@ from collab_jax.objective import CrossEntropy, Kernel, Mid, Objective, Out, Pull
 
 __all__ = ["create_objective"]
 
+_FEWEST_FILTERS = 8
 
-def create_objective(config: ConfigDict, num_classes: int, steps_per_epoch: int) -> Objective:
+
+def create_objective(
+    config: ConfigDict, model: Network, num_classes: int, steps_per_epoch: int
+) -> Objective:
     """Builds the table of terms of a config's method.
 
     Args:
       config: a valid config.
+      model: the network, whose `layers` the terms look at.
       num_classes: m.
       steps_per_epoch: turns a term's `ramp_epochs` into steps.
 
@@ -64,7 +69,9 @@ def create_objective(config: ConfigDict, num_classes: int, steps_per_epoch: int)
                 output_view=config.mid.output_view,
                 scale_by_t2=config.mid.scale_by_t2,
                 stop_gradient=config.mid.stop_gradient,
-                heads=LocalHeads(num_classes, config.mid.head_width, config.mid.head_pool, dtype),
+                heads=LocalHeads(
+                    num_classes, _scaled(config.mid.head_width, config), config.mid.head_pool, dtype
+                ),
             )
         )
     if "pull_push" in enabled:
@@ -78,7 +85,7 @@ def create_objective(config: ConfigDict, num_classes: int, steps_per_epoch: int)
                 input_representation=None if same else settings.input_representation,
                 center=settings.center,
                 projections=Projections(
-                    settings.projection_width,
+                    _scaled(settings.projection_width, config),
                     settings.projection_kernel,
                     settings.projection_pool,
                     dtype,
@@ -90,7 +97,15 @@ def create_objective(config: ConfigDict, num_classes: int, steps_per_epoch: int)
         table.append(Kernel(weight=weight(config.kernel), kernels=kernels))
     masks = config.out.masks_per_layer if "out" in enabled else 1
     options = {"train": True, "masks_per_layer": masks}
-    return Objective(table, options=options, branch=branch)
+    return Objective(table, layers=model.layers, options=options, branch=branch)
+
+
+def _scaled(filters: int, config: ConfigDict) -> int:
+    """Filters of a head in proportion to a narrow network's, so that its share of the cost stays.
+
+    At least 8, or as many as at width 1 where those are fewer; a wide network's heads do not grow.
+    """
+    return min(filters, max(_FEWEST_FILTERS, round(filters * min(config.model.width, 1.0))))
 
 
 def _last_stages(params: Mapping[str, Any], stages: int) -> tuple[Any, ...]:
