@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from collab_jax import isolation
-from collab_jax.captured import LOCAL_FEATURES, Captured
+from collab_jax.isolation import LOCAL_FEATURES, Captured, Paths
 
 __all__ = ["LOCAL_FEATURES", "Captured", "capture", "isolate"]
 
@@ -69,8 +69,8 @@ def capture(
       **options: keyword arguments of the model.
 
     Returns:
-      `(outputs, features, variables)`: what the model returned, a tuple of N arrays, and the new
-      batch statistics as arrays, which `nnx.update(module, variables)` puts into another copy.
+      `(outputs, features, variables, paths)`: what the model returned, a tuple of N arrays, the
+      new batch statistics as arrays, which `nnx.update(module, variables)` puts into another copy.
 
     Raises:
       ValueError: if the model sows nothing under `name` at its root.
@@ -84,4 +84,5 @@ def capture(
             "with (h, h_local) from collab_jax.nnx.isolate(layer, x)"
         )
     features = tuple(sown[name].get_value())
-    return Captured(outputs, features, nnx.as_pure(nnx.state(module, nnx.BatchStat)))
+    paths = Paths(name if i == 0 else f"{name}#{i + 1}" for i in range(len(features)))
+    return Captured(outputs, features, nnx.as_pure(nnx.state(module, nnx.BatchStat)), paths)

@@ -53,7 +53,7 @@ def main():
     def step(params, stats, state, x, y, key):
         def loss_fn(params):
             variables, rngs = {"params": params["model"], "batch_stats": stats}, {"dropout": key}
-            logits, features, updated = linen.capture(model, variables, x, train=True, rngs=rngs)
+            logits, features, updated, _ = linen.capture(model, variables, x, train=True, rngs=rngs)
             local_logits = heads.apply({"params": params["heads"]}, features)  # NEW
             out = losses.collaborative_loss(logits, y).mean()  # NEW: was cross-entropy
             mid = losses.intermediate_loss(local_logits, y).sum(axis=0).mean()  # NEW

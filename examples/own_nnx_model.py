@@ -35,7 +35,7 @@ class CNN(nnx.Module):
 
 
 def loss_fn(parts, x, y):
-    logits, features, _ = capture(parts.model, x, train=True)  # NEW: was model(x)
+    logits, features, *_ = capture(parts.model, x, train=True)  # NEW: was model(x)
     options = {"pull": (0.0, 0.5, 1.0), "push": (1.0, 0.5, 0.0), "num_classes": 10}
     projected = parts.projections(features)  # NEW
     pull_push = losses.pull_push_loss(projected, x, y, **options).sum()  # NEW

@@ -7,16 +7,13 @@ Without a run directory it trains a very small network on scikit-learn's digits 
 
 import sys
 import tempfile
-from pathlib import Path
 
 import jax
 import numpy as np
 
 import collab_jax
-from collab_jax import data
 from collab_jax.config import override, recipes
 from collab_jax.runs import loop
-from collab_jax.runs.directory import read_config
 from collab_jax.training import build
 
 
@@ -34,23 +31,18 @@ def train_small(directory):
 
 
 def main(directory):
-    model, variables = collab_jax.load(directory, which="best")
-    print(f"collections: {', '.join(sorted(variables))}")
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    trained = collab_jax.load(directory, which="best")
+    print(f"collections: {', '.join(sorted(trained.variables))}")
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
     print(f"{parameters:,} parameters")
 
-    config = read_config(Path(directory))
-    dataset = build.load_data(config)
-    images, labels = dataset.test.images, np.asarray(dataset.test.labels)
-    # The network expects what it was trained on: pixels less their mean, by their deviation.
-    predict = jax.jit(
-        lambda images: model.apply(variables, data.normalise(images, dataset.mean, dataset.std))
-    )
-    predictions = np.asarray(predict(images[:1000])).argmax(axis=-1)
+    dataset = build.load_data(trained.config)
+    images, labels = dataset.test.images[:1000], np.asarray(dataset.test.labels)[:1000]
+    predictions = trained.predict(images).argmax(axis=-1)
     for index in range(5):
-        names = dataset.class_names
+        names = trained.class_names
         print(f"image {index}: {names[labels[index]]}, predicted {names[predictions[index]]}")
-    print(f"test error {100 * (predictions != labels[:1000]).mean():.1f}%")
+    print(f"test error {100 * (predictions != labels).mean():.1f}%")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ from collab_jax._moved import MOVED
 # What the modules that other people's code uses may import from outside the standard library.
 OUTSIDE = {
     "losses": {"jax", "jaxtyping"},
-    "isolation": {"jax", "jaxtyping"},
-    "captured": {"jax"},
+    "isolation": {"jax", "numpy"},
     "linen": {"jax", "flax"},
     "nnx": {"jax", "flax"},
     "models": {"jax", "jaxtyping", "flax", "numpy"},

@@ -124,7 +124,10 @@ class Data:
     train_examples: int = _key(
         0, _COUNT_OR_NONE, "size of a class-balanced random subset to train on; 0: all"
     )
-    label_noise: float = _key(0.0, "[0, 1)", "probability that a training label is redrawn")
+    label_noise: float = _key(0.0, "[0, 1)", "probability that a training label is replaced")
+    label_noise_kind: Literal["redrawn", "fixed"] = _key(
+        "redrawn", "", "whether labels are replaced anew in every epoch, or once"
+    )
     crop: bool = _key(True, "", "random crop after padding by an eighth of the size")
     flip: bool = _key(True, "", "random horizontal flip")
     cutout: int = _key(0, "[0, 4096]", "side of the square cut out, in pixels; 0: none")
@@ -140,7 +143,7 @@ class Model:
 
     name: str = _key("vgg16", tuple(MODEL_STAGES), "network")
     width: float = _key(1.0, "(0, 64]", "factor of the number of filters")
-    classifier_width: int = _key(4096, "[1, 65536]", "units in the two hidden layers")
+    classifier_width: int = _key(4096, "[0, 65536]", "units in both hidden layers; 0: none")
     dropout: float = _key(0.5, "[0, 1)", "dropout rate after each hidden layer")
     dtype: Literal["float32", "bfloat16"] = _key(
         "float32", "", "type of the convolutions' arithmetic"
@@ -172,7 +175,11 @@ class Mid:
     temperature: float = _key(2.0, _ABOVE_0, "temperature T of both its parts")
     alpha: float = _key(0.05, _WEIGHT, "weight of its hard part")
     beta: float = _key(0.05, _WEIGHT, "weight of its soft part")
-    head_width: int = _key(64, "[1, 4096]", "filters in a local head's convolution")
+    head_width: int = _key(
+        64,
+        "[1, 4096]",
+        "filters in a local head at width 1; a narrower network's has in proportion",
+    )
     head_pool: int = _key(4, "[1, 64]", "side of the map that a local head pools to")
     output_view: bool = _key(False, "", "the output logits are one more, highest, view")
     scale_by_t2: bool = _key(False, "", "multiply its soft part by T^2")
@@ -185,7 +192,9 @@ class PullPush:
     """L_pull-push (Eq. 9)."""
 
     weight: float = _key(1.28, _WEIGHT, "weight of L_pull-push, of each example")
-    projection_width: int = _key(32, "[2, 4096]", "filters in a projection g_i")
+    projection_width: int = _key(
+        32, "[2, 4096]", "filters in a projection g_i at width 1; in proportion below"
+    )
     projection_kernel: int = _key(3, "[1, 31]", "side of a projection's kernel")
     projection_pool: int = _key(
         0,

@@ -39,7 +39,7 @@ def augment(
 
     def one(key: PRNGKeyArray, image: UInt8[Array, "padded_height padded_width channels"]):
         # One draw for all three: each call of the generator costs compile time.
-        draws = jax.random.uniform(key, (3,))
+        draws = jax.random.uniform(key, (3,), jnp.float32)
         rows = jnp.arange(height) + _whole(draws[0], 2 * pad_rows + 1)
         columns = jnp.arange(width) + _whole(draws[1], 2 * pad_columns + 1)
         if flip:
@@ -91,7 +91,7 @@ def cutout(
     batch, height, width, _ = images.shape
 
     def one(key: PRNGKeyArray):
-        draws = jax.random.uniform(key, (2,))
+        draws = jax.random.uniform(key, (2,), jnp.float32)
         top = _whole(draws[0], height) - size // 2
         left = _whole(draws[1], width) - size // 2
         rows, columns = jnp.arange(height), jnp.arange(width)

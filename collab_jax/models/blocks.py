@@ -6,12 +6,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from collab_jax import linen
 from collab_jax.models.convolution import conv_general_dilated
 from collab_jax.models.initial import he_normal
 from collab_jax.models.normalization import batch_norm
 
-__all__ = ["ConvLayer", "run_layer", "scaled_filters"]
+__all__ = ["ConvLayer", "scaled_filters"]
 
 
 class ConvLayer(nn.Module):
@@ -57,26 +56,6 @@ class ConvLayer(nn.Module):
         if skip is not None:
             x = x + skip
         return nn.relu(x) if self.activate else x
-
-
-def run_layer(
-    layer: nn.Module, *inputs: Array, train: bool, capture: bool
-) -> tuple[Array, tuple[Array, ...]]:
-    """Runs one layer, and captures its local copy where that is asked for.
-
-    Args:
-      layer: a submodule called with `inputs` and `train`.
-      *inputs: its input and, at the end of a residual block, the skip.
-      train: whether batch norm uses and updates the batch's statistics.
-      capture: whether to return the local copy of the output.
-
-    Returns:
-      The output, and a tuple that holds the local copy, or nothing.
-    """
-    if not capture:
-        return layer(*inputs, train=train), ()
-    h, h_local = linen.isolate(layer, *inputs, train=train)
-    return h, (h_local,)
 
 
 def scaled_filters(filters: int, width: float) -> int:

@@ -104,7 +104,7 @@ class BranchedNetwork(Network):
         if position > 0:
             name = _name(f"stage{position}", path)
             stage = self.stages[position - 1](**same, name=name)
-            return stage(x, train=train, capture=False)[0]
+            return stage(x, train=train)
         if self.stem_filters is None:
             return x
         stem = ConvLayer(self.stem_filters, **same, name=_name("stem", path))

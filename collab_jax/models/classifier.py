@@ -78,7 +78,7 @@ class HierarchicalDropoutClassifier(nn.Module):
         keep_probability = 1.0 - self.dropout
 
         def mask_once(key: PRNGKeyArray, units: Array) -> Array:
-            keep = jax.random.bernoulli(key, keep_probability, units.shape)
+            keep = jax.random.uniform(key, units.shape, jnp.float32) < keep_probability
             return jnp.where(keep, units / keep_probability, jnp.zeros_like(units))
 
         return jax.vmap(jax.vmap(mask_once, in_axes=(0, None)))(keys, hidden)

@@ -1,14 +1,13 @@
 """A convolutional network as stages that end in the hierarchical-dropout classifier."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from collab_jax.linen import LOCAL_FEATURES
-from collab_jax.models.blocks import ConvLayer, run_layer
+from collab_jax.models.blocks import ConvLayer
 from collab_jax.models.classifier import HierarchicalDropoutClassifier
 
 __all__ = ["Network"]
@@ -17,20 +16,19 @@ __all__ = ["Network"]
 class Network(nn.Module):
     """Stages of layers, average pooling to 1 x 1, and a three-layer classifier.
 
-    Every layer's output is sown under one name at the root (`local_features` in the collection
-    `intermediates`) when that collection is mutable: a tuple in depth order, each map with a
-    gradient path to its own layer alone. Capturing changes neither logits nor batch statistics.
+    `layers` selects its layers for `collab_jax.linen.capture`: every `ConvLayer` but shortcuts.
 
     Attributes:
       num_classes: m.
-      stages: factories of the stages, in depth order; a stage maps `(x, train, capture)` to its
-        output and the tuple of its layers' local copies.
+      stages: factories of the stages, in depth order; a stage maps `(x, train)` to its output.
       stem_filters: filters of the 3x3 layer before the first stage; None for no such layer.
       classifier_width: units of the classifier's two hidden layers.
       dropout: the probability with which the classifier drops a hidden unit.
       dtype: dtype of the convolutions; parameters, statistics, classifier and logits stay float32.
       norm_groups: parts of a training batch that batch norm takes statistics of each by itself.
     """
+
+    layers: ClassVar[tuple[Any, ...]] = (ConvLayer, "!**/shortcut")
 
     num_classes: int
     stages: tuple[Callable[..., nn.Module], ...]
@@ -57,19 +55,14 @@ class Network(nn.Module):
         Returns:
           Logits (B, m) in inference, (K^2, B, m) in training.
         """
-        capture = self.is_mutable_collection("intermediates") and not self.is_initializing()
         same = {"dtype": self.dtype, "norm_groups": self.norm_groups}
         x = images.astype(self.dtype)
-        captured: tuple[Array, ...] = ()
         if self.stem_filters is not None:
             stem = ConvLayer(self.stem_filters, **same, name="stem")
-            x, captured = run_layer(stem, x, train=train, capture=capture)
+            x = stem(x, train=train)
         for number, make_stage in enumerate(self.stages, start=1):
             stage = make_stage(**same, name=f"stage{number}")
-            x, local = stage(x, train=train, capture=capture)
-            captured += local
-        for feature_map in captured:
-            self.sow("intermediates", LOCAL_FEATURES, feature_map)
+            x = stage(x, train=train)
         return HierarchicalDropoutClassifier(
             self.num_classes, self.classifier_width, self.dropout, name="classifier"
         )(x.mean(axis=(1, 2)), train=train, masks_per_layer=masks_per_layer)

@@ -35,8 +35,9 @@ def create_model(
 
     Returns:
       A Linen module. `apply(variables, images)` gives logits (B, m); `apply(variables, images,
-      train=True, masks_per_layer=K, rngs={"dropout": key}, mutable=["batch_stats",
-      "intermediates"])` gives logits (K^2, B, m) and the new batch statistics and features.
+      train=True, masks_per_layer=K, rngs={"dropout": key}, mutable=["batch_stats"])` gives logits
+      (K^2, B, m) and the new batch statistics. `layers` selects its layers for
+      `collab_jax.linen.capture`.
 
     Raises:
       ValueError: if the name is unknown.

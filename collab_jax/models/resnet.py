@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from collab_jax.models.blocks import ConvLayer, run_layer, scaled_filters
+from collab_jax.models.blocks import ConvLayer, scaled_filters
 from collab_jax.models.network import Network
 
 __all__ = ["resnet101", "resnet18", "resnet32"]
@@ -17,7 +17,7 @@ class ResidualBlock(nn.Module):
     """Layers on the main path, the last one's activation taken after the skip is added.
 
     The skip, with its shortcut convolution where the shape changes, is an input of the last
-    layer: local gradients stop there.
+    layer, so that the local gradient of that layer stops there.
 
     Attributes:
       layers: (filters, kernel size, stride) of each layer on the main path.
@@ -31,21 +31,19 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"], *, train: bool, capture: bool
-    ) -> tuple[Array, tuple[Array, ...]]:
+        self, x: Float[Array, "batch height width channels"], *, train: bool
+    ) -> Float[Array, "batch out_height out_width filters"]:
         filters, stride = self.layers[-1][0], max(layer[2] for layer in self.layers)
         same = {"dtype": self.dtype, "norm_groups": self.norm_groups}
         skip = x
         if x.shape[-1] != filters or stride > 1:
             shortcut = ConvLayer(filters, 1, stride, activate=False, **same, name="shortcut")
             skip = shortcut(x, train=train)
-        captured: tuple[Array, ...] = ()
         for number, settings in enumerate(self.layers, start=1):
             layer = ConvLayer(*settings, **same, name=f"layer{number}")
             inputs = (x, skip) if number == len(self.layers) else (x,)
-            x, local = run_layer(layer, *inputs, train=train, capture=capture)
-            captured += local
-        return x, captured
+            x = layer(*inputs, train=train)
+        return x
 
 
 class ResNetStage(nn.Module):
@@ -63,14 +61,12 @@ class ResNetStage(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch height width channels"], *, train: bool, capture: bool
-    ) -> tuple[Array, tuple[Array, ...]]:
-        captured: tuple[Array, ...] = ()
+        self, x: Float[Array, "batch height width channels"], *, train: bool
+    ) -> Float[Array, "batch out_height out_width filters"]:
         for number, layers in enumerate(self.blocks, start=1):
             block = ResidualBlock(layers, self.dtype, self.norm_groups, name=f"block{number}")
-            x, local = block(x, train=train, capture=capture)
-            captured += local
-        return x, captured
+            x = block(x, train=train)
+        return x
 
 
 def basic_layers(filters: int, stride: int) -> tuple[tuple[int, int, int], ...]:

@@ -62,9 +62,10 @@ def diagnose(
 
     @jax.jit
     def similarities(variables: Any) -> jax.Array:
-        _, features, _ = linen.capture(
-            made.model, variables, inputs, train=True, rngs={"dropout": jax.random.key(0)}
-        )
+        model, rngs = made.model, {"dropout": jax.random.key(0)}
+        features = linen.capture(
+            model, variables, inputs, layers=model.layers, train=True, rngs=rngs
+        ).features
         return jnp.stack(
             [
                 losses.similarity_matrix(

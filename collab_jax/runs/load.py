@@ -1,12 +1,15 @@
 """A finished model from a run directory, with no training-time parts."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from collab_jax.config import Config
 from collab_jax.data import DataInfo
@@ -19,9 +22,21 @@ from collab_jax.training.build import network
 __all__ = ["Restored", "load", "load_run"]
 
 
-@dataclass(frozen=True)
+_BATCH = 250
+"""Images in a prediction step: the memory that `predict` needs does not grow with their number."""
+
+
+@dataclass(frozen=True, eq=False)
 class Restored:
-    """A checkpoint's inference part: `variables` holds `params` and `batch_stats`."""
+    """A trained network for inference, with nothing of training left in it.
+
+    Attributes:
+      model: the network; `model.apply(variables, images)` gives logits (B, m) of normalised images.
+      variables: `params` and `batch_stats` of the backbone and the classifier.
+      info: what it must know of its data set.
+      config: the run's.
+      step: of the checkpoint.
+    """
 
     model: Network
     variables: dict[str, Any]
@@ -29,8 +44,55 @@ class Restored:
     config: Config
     step: int
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The m names of the classes, in the order of the logits."""
+        return self.info.class_names
 
-def load(run_dir: str | os.PathLike[str], which: str = "best") -> tuple[Network, dict[str, Any]]:
+    def normalise(self, images: Any) -> jax.Array:
+        """Raw uint8 images (B, H, W, C) to what `model` takes, float32; it may be traced."""
+        return self.info.normalise(images)
+
+    def logits(self, images: Any) -> np.ndarray:
+        """Logits (B, m), float32, of raw images.
+
+        Args:
+          images: uint8 (B, H, W, C) as the data set holds them, any number of them.
+
+        Raises:
+          UserError: if the images have another type or shape.
+        """
+        images = self._checked(images)
+        size = min(_BATCH, max(len(images), 1))
+        found = [np.zeros((0, self.info.num_classes), np.float32)]
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
+            padding = ((0, size - len(batch)), (0, 0), (0, 0), (0, 0))
+            found.append(np.asarray(self._step(np.pad(batch, padding)))[: len(batch)])
+        return np.concatenate(found)
+
+    def predict(self, images: Any) -> np.ndarray:
+        """Probabilities (B, m), float32, of raw images; arguments and errors as `logits`."""
+        return np.asarray(jax.nn.softmax(self.logits(images), axis=-1))
+
+    @cached_property
+    def _step(self) -> Callable[[Any], jax.Array]:
+        return jax.jit(lambda images: self.model.apply(self.variables, self.normalise(images)))
+
+    def _checked(self, images: Any) -> np.ndarray:
+        images, shape = np.asarray(images), self.info.image_shape
+        expected = f"expected uint8 ({', '.join(map(str, ('B', *shape)))})"
+        if images.dtype != np.uint8:
+            remedy = "; raw pixels from 0 to 255, which `predict` normalises itself"
+            raise UserError(f"images: {images.dtype} given, {expected}{remedy}")
+        if images.shape == shape:
+            raise UserError(f"images: shape {shape} given, {expected}; for one image images[None]")
+        if images.shape[1:] != shape:
+            raise UserError(f"images: shape {images.shape} given, {expected}")
+        return images
+
+
+def load(run_dir: str | os.PathLike[str], which: str = "best") -> Restored:
     """Restores a trained network for inference.
 
     Args:
@@ -38,15 +100,14 @@ def load(run_dir: str | os.PathLike[str], which: str = "best") -> tuple[Network,
       which: best, last or a step.
 
     Returns:
-      `(model, variables)`: `model.apply(variables, images)` gives logits (B, m) of normalised
-      images. The variables are the backbone's and the classifier's alone.
+      The network with `predict`, `logits` and `class_names` for raw images, and `model`,
+      `variables` and `normalise` for Flax code.
 
     Raises:
       UserError: if there is no run, or no such checkpoint.
       RunError: if the checkpoint is damaged.
     """
-    restored = load_run(Path(run_dir), which)
-    return restored.model, restored.variables
+    return load_run(Path(run_dir), which)
 
 
 def load_run(run_dir: Path, which: str) -> Restored:

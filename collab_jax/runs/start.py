@@ -93,7 +93,7 @@ def warm_start(state: TrainState, config: Config, info: DataInfo) -> TrainState:
     source = Path(config.init_from)
     if source.is_dir():
         try:
-            _, variables = load(source)
+            variables = load(source).variables
         except RunError as error:
             # This run's mistake: nothing of it has begun.
             raise UserError(f"init_from {source}: {error}") from error

@@ -9,7 +9,8 @@ from collab_jax import data
 from collab_jax.config import Config
 from collab_jax.data import DataInfo
 from collab_jax.models import Network, create_model
-from collab_jax.objective import Objective, create_objective
+from collab_jax.objective import Objective
+from collab_jax.training.method import create_objective
 from collab_jax.training.optimizer import create_optimizer, learning_rate_schedule
 from collab_jax.training.step import StepSettings
 
@@ -71,7 +72,7 @@ def create_experiment(config: Config, info: DataInfo, steps_per_epoch: int) -> E
       The parts.
     """
     model = network(config, info.num_classes)
-    objective = create_objective(config, info.num_classes, steps_per_epoch)
+    objective = create_objective(config, model, info.num_classes, steps_per_epoch)
     optimizer = create_optimizer(config, steps_per_epoch)
     settings = StepSettings(
         model=model,
@@ -86,6 +87,7 @@ def create_experiment(config: Config, info: DataInfo, steps_per_epoch: int) -> E
         flip=config.data.flip,
         cutout=config.data.cutout,
         label_noise=config.data.label_noise,
+        fixed_noise=config.data.label_noise_kind == "fixed",
         skip_nonfinite=config.nonfinite == "skip",
         micro_batches=config.micro_batches,
     )

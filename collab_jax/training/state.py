@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from collab_jax.models import init_variables
 from collab_jax.objective import Objective
+from collab_jax.training.keys import key_for, root_key
 
 __all__ = ["Batch", "TrainState", "count_parameters", "create_train_state"]
 
@@ -78,28 +79,19 @@ def create_train_state(
     Returns:
       The state before the first step.
     """
-    key = jax.random.key(seed)
-    key_model, key_heads, key_run = jax.random.split(key, 3)
-    images = jnp.zeros((1, *image_shape), jnp.float32)
-    variables = init_variables(model, key_model, images)
-    params, batch_stats = variables["params"], variables["batch_stats"]
-    heads = objective.init_branches(key_heads, model, images)
-    if objective.capture:
-        # A training pass needs an example for each part of the batch that is normalised by itself.
-        batch = getattr(model, "norm_groups", 1)
-        features = jax.eval_shape(
-            lambda images, labels: (
-                objective.forward(model, params, {}, batch_stats, images, labels, key)[0].features
-            ),
-            jnp.zeros((batch, *image_shape), jnp.float32),
-            jnp.zeros((batch,), jnp.int32),
-        )
-        heads.update(objective.init_heads(key_heads, features))
+    key = root_key(seed)
+    # A training pass needs an example for each part of the batch that is normalised by itself.
+    batch = getattr(model, "norm_groups", 1)
+    images = jnp.zeros((batch, *image_shape), jnp.float32)
+    variables = init_variables(model, key_for("model", key), images[:1])
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    rngs = {"dropout": key_for("dropout", key)}
+    heads = objective.init(key_for("heads", key), model, variables, images, rngs=rngs)
     names = [term.name for term in objective.terms]
     leaves = len(jax.tree.leaves((params, heads)))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        key=jax.random.key_data(key_run),
+        key=jax.random.key_data(key),
         params=params,
         heads=heads,
         batch_stats=batch_stats,

@@ -8,11 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from collab_jax import data
 from collab_jax.data.label_noise import noisy_labels
-from collab_jax.objective import Objective
+from collab_jax.objective import Objective, Outputs
+from collab_jax.training.keys import Purpose, key_for
 from collab_jax.training.optimizer import steps_taken
 from collab_jax.training.state import Batch, TrainState
 
@@ -36,6 +37,7 @@ class StepSettings:
       flip: whether images are flipped at random.
       cutout: side of the square that is cut out, in pixels; 0 for none.
       label_noise: the probability with which a label is replaced.
+      fixed_noise: whether labels are replaced once for all epochs; False: anew in each.
       micro_batches: equal parts of a batch that are computed one after another; see `train_step`.
       skip_nonfinite: whether a step whose loss or gradient is not finite leaves the parameters,
         statistics and optimizer as they were.
@@ -53,6 +55,7 @@ class StepSettings:
     flip: bool = True
     cutout: int = 0
     label_noise: float = 0.0
+    fixed_noise: bool = False
     skip_nonfinite: bool = False
     micro_batches: int = 1
 
@@ -90,29 +93,32 @@ def train_step(
       term's value and the parts of a batch that were wrong, each added up over the steps, with
       the fault's step as `fault` and this step's `learning_rate`.
     """
-    run_key = jax.random.wrap_key_data(state.key)
-    step_key = jax.random.fold_in(run_key, state.step)
-    key_augment, key_cutout, key_dropout = jax.random.split(step_key, 3)
+
+    def key_of_step(purpose: Purpose) -> PRNGKeyArray:
+        return jax.random.fold_in(key_for(purpose, state.key), state.step)
+
     epoch = state.step // settings.steps_per_epoch
     with jax.named_scope("augment"):
-        images = data.augment(key_augment, batch.images, crop=settings.crop, flip=settings.flip)
+        images = data.augment(
+            key_of_step("augmentation"), batch.images, crop=settings.crop, flip=settings.flip
+        )
         inputs = data.normalise(images, settings.mean, settings.std)
         if settings.cutout:
-            inputs = data.cutout(key_cutout, inputs, settings.cutout)
+            inputs = data.cutout(key_of_step("cutout"), inputs, settings.cutout)
     labels = batch.labels
     if settings.label_noise:
         labels = noisy_labels(
             labels,
             batch.indices,
-            epoch,
-            key=run_key,
+            0 if settings.fixed_noise else epoch,
+            key=key_for("label_noise", state.key),
             level=settings.label_noise,
             num_classes=settings.num_classes,
         )
 
     trainable = (state.params, state.heads)
     (loss, values, wrong), batch_stats, gradients = _differentiate(
-        settings, state, inputs, labels, key_dropout
+        settings, state, inputs, labels, key_of_step("dropout")
     )
     loss, values, gradients = _add_terms_of_parameters(
         settings.objective, state, loss, values, gradients
@@ -129,7 +135,7 @@ def train_step(
     found = {"step": state.step, "terms": bad_terms, "gradients": bad_gradients}
     fault = {name: jnp.where(first, found[name], state.fault[name]) for name in found}
 
-    new_sums = {"steps": jnp.ones(()), "skipped": jnp.zeros(()), "loss": loss, **values, **wrong}
+    new_sums = {"steps": 1.0, "skipped": 0.0, "loss": loss, **values, **wrong}
     updated = (*new_trainable, batch_stats, opt_state)
     if settings.skip_nonfinite:
         before = (state.params, state.heads, state.batch_stats, state.opt_state)
@@ -138,8 +144,8 @@ def train_step(
         new_sums["skipped"] = bad.astype(jnp.float32)
     starts_epoch = state.step % settings.steps_per_epoch == 0
     sums = {
-        name: jnp.where(starts_epoch, 0.0, state.sums[name]) + value
-        for name, value in new_sums.items()
+        name: (jnp.where(starts_epoch, 0.0, before) + new_sums[name]).astype(before.dtype)
+        for name, before in state.sums.items()
     }
     params, heads, batch_stats, opt_state = updated
     state = TrainState(
@@ -160,16 +166,19 @@ def _differentiate(
 ) -> tuple[tuple[Array, dict[str, Array], dict[str, Array]], Any, Any]:
     """The loss of a pass with its terms and errors, the new statistics, and the gradients."""
 
+    objective, _ = settings.objective.split()
+
     def loss_fn(trainable, batch_stats, inputs, labels, key):
         params, heads = trainable
+        variables = {"params": params, "batch_stats": batch_stats}
         with jax.named_scope("trunk"):
-            outputs, batch_stats = settings.objective.forward(
-                settings.model, params, heads, batch_stats, inputs, labels, key
+            outputs, updated = objective.forward(
+                settings.model, variables, heads, inputs, labels, rngs={"dropout": key}
             )
-        total, values = settings.objective.of_outputs(outputs, state.step)
-        logits = outputs.logits.mean(axis=0)
+        total, values = objective(outputs, state.step)
+        logits = outputs.branches.mean(axis=0)
         wrong = {f"top{n}_wrong": count_wrong(logits, labels, n).mean() for n in (1, 5)}
-        return total, (values, wrong, batch_stats)
+        return total, (values, wrong, updated.get("batch_stats", {}))
 
     differentiate = jax.value_and_grad(loss_fn, has_aux=True)
     trainable, count = (state.params, state.heads), settings.micro_batches
@@ -206,15 +215,20 @@ def _add_terms_of_parameters(
     objective: Objective, state: TrainState, loss: Array, values: dict[str, Array], gradients: Any
 ) -> tuple[Array, dict[str, Array], Any]:
     """Adds the terms that need no pass, after the backward pass has released its activations."""
-    if not any(term.of_parameters for term in objective.terms):
+    _, of_parameters = objective.split()
+    if not of_parameters.terms:
         return loss, values, gradients
     of_params, of_heads = gradients
     params, of_params = jax.lax.optimization_barrier((state.params, of_params))
-    (more, others), added = jax.value_and_grad(objective.of_parameters, has_aux=True)(
-        params, state.step
-    )
+
+    def loss_fn(params: Any) -> tuple[Array, dict[str, Array]]:
+        return of_parameters(Outputs.of_parameters(params), state.step)
+
+    (more, others), added = jax.value_and_grad(loss_fn, has_aux=True)(params)
     of_params = jax.tree.map(jnp.add, of_params, added)
-    return loss + more, objective.in_order({**values, **others}), (of_params, of_heads)
+    values = {**values, **others}
+    values = {term.name: values[term.name] for term in objective.terms}
+    return loss + more, values, (of_params, of_heads)
 
 
 def train_chunk(

@@ -18,6 +18,10 @@ def tiny(name, **options):
     return models.create_model(name, 10, **{"width": 0.0625, "classifier_width": 16, **options})
 
 
+def capture(model, *args, **options):
+    return linen.capture(model, *args, layers=model.layers, **options)
+
+
 def init(model, x):
     return jax.jit(model.init)(jax.random.key(1), x)
 
@@ -52,13 +56,29 @@ def test_shapes(name, size, channels):
     assert jax.eval_shape(model.apply, variables, x).shape == (2, 10)
     for masks in (1, 3):
         captured = jax.eval_shape(
-            lambda v, x, masks=masks: linen.capture(model, v, x, **train_options(masks)),
+            lambda v, x, masks=masks: capture(model, v, x, **train_options(masks)),
             variables,
             x,
         )
         assert captured.outputs.shape == (masks**2, 2, 10)
         assert len(captured.features) == LAYERS[name]
         assert captured.features[0].shape[:3] == (2, size, size)
+
+
+@pytest.mark.parametrize(
+    ("size", "sides"),
+    [
+        (8, [8, 8, 4, 4, *[2] * 9]),
+        (28, [28, 28, 14, 14, *[7] * 3, *[3] * 6]),
+        (32, [32, 32, 16, 16, *[8] * 3, *[4] * 3, *[2] * 3]),
+    ],
+)
+def test_no_layer_of_vgg16_works_on_a_single_pixel(size, sides):
+    model = tiny("vgg16")
+    x = jnp.zeros((1, size, size, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    features = jax.eval_shape(lambda v: capture(model, v, x, **train_options()).features, variables)
+    assert [feature.shape[1] for feature in features] == sides
 
 
 def test_full_width_parameter_counts():
@@ -89,7 +109,7 @@ def test_capture_changes_neither_logits_nor_statistics(name):
         return model.apply(variables, x, mutable=["batch_stats"], **train_options())
 
     def captured(variables, x):
-        result = linen.capture(model, variables, x, **train_options())
+        result = capture(model, variables, x, **train_options())
         return result.outputs, result.variables
 
     with jax.disable_jit():
@@ -118,9 +138,7 @@ def test_a_local_loss_moves_its_own_layer_and_nothing_else(name):
     variables = init(model, x)
 
     def loss(params, x, weights):
-        features = linen.capture(
-            model, {**variables, "params": params}, x, **train_options()
-        ).features
+        features = capture(model, {**variables, "params": params}, x, **train_options()).features
         return jnp.vdot(weights, jnp.stack([(feature**2).sum() for feature in features]))
 
     gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))

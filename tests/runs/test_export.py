@@ -87,8 +87,8 @@ def test_logits_are_the_networks_with_jax_and_numpy_alone(run_dir, exported, tmp
     )
     assert done.returncode == 0, done.stderr
     found = np.load(tmp_path / "found.npz")
-    model, variables = collab_jax.load(run_dir, "last")
-    info = load_run(run_dir, "last").info
+    restored = collab_jax.load(run_dir, "last")
+    model, variables, info = restored.model, restored.variables, restored.info
     for name, images in given.items():
         # Normalised by hand: the program must do it as the training did.
         pixels = (images / 255 - np.array(info.mean)) / np.array(info.std)

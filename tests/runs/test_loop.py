@@ -19,6 +19,7 @@ from test_torch_weights import Layers, vgg
 from tiny import ALL_TERMS, tiny_config
 
 import collab_jax
+from collab_jax import data
 from collab_jax._version import __version__
 from collab_jax.errors import RunError, UserError
 from collab_jax.runs import evaluate, loop
@@ -185,20 +186,38 @@ def test_evaluation_gives_exactly_the_logged_error(straight):
 
 def test_load_gives_inference_alone_and_evaluations_logits(straight):
     run_dir, _ = straight
-    model, variables = collab_jax.load(run_dir)
+    restored = collab_jax.load(run_dir)
+    model, variables = restored.model, restored.variables
     assert set(variables) == {"params", "batch_stats"}
     images = np.zeros((1, 8, 8, 1), np.float32)
     wanted = jax.eval_shape(model.init, jax.random.key(0), images)
     assert jax.tree.structure(variables) == jax.tree.structure(dict(wanted))
     evaluate.run(run_dir)
-    restored = evaluate.load_run(run_dir, "best")
-    from collab_jax import data
-
     test = data.load("digits").test
-    images, _ = test.take(np.arange(len(test)))
-    logits = jax.jit(model.apply)(variables, restored.info.normalise(images))
+    images, labels = test.take(np.arange(len(test)))
     with np.load(run_dir / "evaluation-best" / "predictions.npz") as predictions:
-        np.testing.assert_allclose(logits, predictions["logits"], rtol=1e-4, atol=1e-5)
+        expected = predictions["logits"]
+    logits = jax.jit(model.apply)(variables, restored.normalise(images))
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(restored.logits(images), expected, rtol=1e-4, atol=1e-5)
+    probabilities = restored.predict(images)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-5)
+    logged = json.loads((run_dir / "evaluation-best" / "result.json").read_text())["top1_error"]
+    assert 100 * (probabilities.argmax(axis=1) != labels).mean() == pytest.approx(logged)
+    assert restored.class_names == tuple("0123456789")
+    assert restored.predict(images[:0]).shape == (0, 10)
+
+
+def test_predictions_of_what_is_no_raw_image_are_refused(straight):
+    restored = collab_jax.load(straight[0])
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    for wrong, message in (
+        (images / 255, r"images: float64 given, expected uint8 \(B, 8, 8, 1\); raw pixels"),
+        (images[0], r"images: shape \(8, 8, 1\) given, .*; for one image images\[None\]"),
+        (images[:, :4], r"images: shape \(2, 4, 8, 1\) given, expected uint8 \(B, 8, 8, 1\)"),
+    ):
+        with pytest.raises(UserError, match=message):
+            restored.predict(wrong)
 
 
 def test_a_checkpoint_of_an_earlier_version_loads_and_its_run_does_not_go_on(straight, tmp_path):
@@ -225,8 +244,8 @@ def test_no_such_checkpoint(straight, tmp_path):
 def test_a_start_from_another_runs_weights(straight, tmp_path):
     config = tiny_config("baseline", init_from=str(straight[0]), steps=1, learning_rate=1e-30)
     loop.run(config, tmp_path)
-    _, best = collab_jax.load(straight[0])
-    _, started = collab_jax.load(tmp_path, "last")
+    best = collab_jax.load(straight[0]).variables
+    started = collab_jax.load(tmp_path, "last").variables
     jax.tree.map(np.testing.assert_array_equal, started["params"], best["params"])
     wider = tiny_config("baseline", init_from=str(straight[0]), model__width=0.125)
     with pytest.raises(UserError, match=r"init_from .*: batch_stats/stage1/layer1/norm/mean has"):
@@ -242,7 +261,7 @@ def test_a_start_from_a_pytorch_models_weights(tmp_path):
     np.savez(path, **layers.state)
     config = tiny_config("baseline", init_from=str(path), steps=1, learning_rate=1e-30)
     loop.run(config, tmp_path / "run")
-    _, started = collab_jax.load(tmp_path / "run", "last")
+    started = collab_jax.load(tmp_path / "run", "last").variables
     np.testing.assert_array_equal(
         started["params"]["classifier"]["fc2"]["kernel"],
         layers.state["classifier.1.weight"].T.astype(np.float32),

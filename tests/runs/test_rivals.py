@@ -42,7 +42,8 @@ def test_several_heads_train_resume_and_leave_one_network(method, tmp_path, monk
     result = json.loads((tmp_path / "cut" / "result.json").read_text())
     evaluation = evaluate.run(tmp_path / "cut", checkpoint="last")
     assert evaluation["top1_error"] == result["last_test_error"]
-    model, variables = collab_jax.load(tmp_path / "cut", "last")
+    restored = collab_jax.load(tmp_path / "cut", "last")
+    model, variables = restored.model, restored.variables
     alone = create_model(
         "vgg16",
         10,

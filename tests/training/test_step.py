@@ -126,3 +126,24 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others(digits):
         kernels_before = [leaf for leaf in jax.tree.leaves(first["params"]) if leaf.ndim > 1]
         for one, another in zip(kernels, kernels_before, strict=True):
             assert (one != another).any()
+
+
+@pytest.mark.parametrize("kind", ["fixed", "redrawn"])
+def test_fixed_noise_is_the_same_in_every_epoch_and_redrawn_noise_is_not(digits, kind):
+    config = tiny_config(
+        "baseline",
+        model__name="resnet32",
+        model__dropout=0.0,
+        data__label_noise=0.5,
+        data__label_noise_kind=kind,
+        data__crop=False,
+    )
+    parts, state = start(config, digits)
+    images, labels = digits.train.take(np.arange(64))
+    batch = Batch(images=images, labels=labels, indices=jnp.arange(64))
+    step = jax.jit(partial(train_step, parts.settings))
+    losses = [
+        float(step(dataclasses.replace(state, step=jnp.int32(epoch * 5)), batch)[1]["loss"])
+        for epoch in (0, 1)
+    ]
+    assert (losses[0] == losses[1]) == (kind == "fixed")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from public import public_modules
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from collab_jax import isolation
-from collab_jax.isolation import isolate
+from collab_jax.isolation import isolate, joint, local
 
 
 def dense_layer(params, x):
@@ -166,5 +165,88 @@ def test_forward_mode_and_second_derivatives(problem):
 
 
 def test_examples_of_the_docstring():
-    assert doctest.testmod(isolation).attempted > 0
-    assert doctest.testmod(isolation).failed == 0
+    assert doctest.testmod(local).attempted > 0
+    assert doctest.testmod(local).failed == 0
+
+
+def test_what_is_no_array_is_a_constant_and_comes_through():
+    def layer(params, x, mask, mode, activate):
+        h = activate(x @ params["w"])
+        h = h * mask if mode == "masked" else h
+        return (h, {"mode": mode, "none": None, "count": 3}), params["name"]
+
+    params = {"w": jnp.eye(3), "name": "dense", "unused": None, "steps": np.int32(2)}
+    mask = np.array([[1, 0, 1]], bool)
+    x = jnp.arange(6.0).reshape(2, 3)
+
+    def loss(w, x, which):
+        outputs = isolate(layer)({**params, "w": w}, x, mask, "masked", jnp.tanh)
+        (h, rest), name = outputs[which]
+        assert rest == {"mode": "masked", "none": None, "count": 3} and name == "dense"
+        return (h**2).sum()
+
+    def plain(w, x):
+        return (layer({**params, "w": w}, x, mask, "masked", jnp.tanh)[0][0] ** 2).sum()
+
+    expected = jax.grad(plain, argnums=(0, 1))(params["w"], x)
+    of_main = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)(params["w"], x, 0)
+    of_local = jax.grad(loss, argnums=(0, 1))(params["w"], x, 1)
+    np.testing.assert_array_equal(of_main[0], expected[0])
+    np.testing.assert_array_equal(of_main[1], expected[1])
+    np.testing.assert_array_equal(of_local[0], expected[0])
+    assert (np.asarray(of_local[1]) == 0).all()
+
+
+def test_keys_and_counters_pass_through_a_joint_function():
+    def layer(params, x, state):
+        keep = jax.random.bernoulli(state["key"], 0.5, x.shape)
+        state = {"key": jax.random.split(state["key"])[0], "count": state["count"] + 1}
+        h = jnp.where(keep, x * params, 0)
+        return (h, state), h
+
+    state = {"key": jax.random.key(0), "count": jnp.asarray(4)}
+    x = jnp.ones((4, 4))
+    (h, updated), h_local = jax.jit(joint(layer))(3.0, x, state)
+    np.testing.assert_array_equal(h, h_local)
+    assert updated["count"] == 5
+
+    def loss(params, x, of_main):
+        (h, _), h_local = joint(layer)(params, x, state)
+        return (h if of_main else h_local).sum()
+
+    for of_main in (True, False):
+        of_params, of_x = jax.grad(loss, argnums=(0, 1))(3.0, x, of_main)
+        np.testing.assert_array_equal(of_params, (np.asarray(h) != 0).sum())
+        np.testing.assert_array_equal(of_x, h if of_main else np.zeros_like(h))
+
+
+def test_two_layers_in_a_row_are_isolated_as_one(problem):
+    params, x, targets = problem
+
+    def norm(scale, h, shift):
+        h = scale * (h - h.mean(0, keepdims=True)) + shift
+        return (h, h.mean(0)), jnp.sin(h)
+
+    def loss(params, scale, x, shift, weights):
+        h, h_local = isolate(dense_layer)(params, x)
+        (h, mean), feature = joint(norm, follows=True)(scale, h, h_local, shift)
+        terms = (targets[0] * h**2).sum(), mean.sum(), (targets[1] * feature).sum()
+        return sum(w * term for w, term in zip(weights, terms, strict=True))
+
+    def plain(params, scale, x, shift, weights):
+        (h, mean), _ = norm(scale, dense_layer(params, x), shift)
+        inputs = jax.lax.stop_gradient((x, shift))
+        _, feature = norm(scale, dense_layer(params, inputs[0]), inputs[1])
+        terms = (targets[0] * h**2).sum(), mean.sum(), (targets[1] * feature).sum()
+        return sum(w * term for w, term in zip(weights, terms, strict=True))
+
+    arguments = (params, 1.5, x, jnp.ones((3, 4)))
+    for weights in ((1.0, 1.0, 1.0), (0.0, 0.0, 1.0), (1.0, 1.0, 0.0)):
+        made, expected = (
+            jax.grad(f, argnums=(0, 1, 2, 3))(*arguments, weights) for f in (loss, plain)
+        )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), made, expected
+        )
+    of_x = jax.grad(loss, argnums=(2, 3))(*arguments, (0.0, 0.0, 1.0))
+    assert all((np.asarray(leaf) == 0).all() for leaf in of_x)

@@ -21,6 +21,11 @@ def batch():
     return inputs, jnp.array([0, 1, 2, 0, 1, 5])
 
 
+class Three(Term):
+    def value(self, outputs):
+        return jnp.float32(3.0)
+
+
 def start(method, **overrides):
     parts = create_experiment(tiny_config(method, **overrides), INFO, 5)
     state = create_train_state(parts.model, parts.objective, parts.optimizer, (8, 8, 1), seed=0)
@@ -28,8 +33,9 @@ def start(method, **overrides):
 
 
 def total(parts, state, batch, params, heads):
+    variables = {"params": params, "batch_stats": state.batch_stats}
     outputs, _ = parts.objective.forward(
-        parts.model, params, heads, state.batch_stats, *batch, jax.random.key(1)
+        parts.model, variables, heads, *batch, rngs={"dropout": jax.random.key(1)}
     )
     return parts.objective(outputs, 0), outputs
 
@@ -45,8 +51,8 @@ def test_the_terms_of_each_method():
     for method, names in expected.items():
         objective = create_experiment(tiny_config(method), INFO, 5).objective
         assert [term.name for term in objective.terms] == names
-        assert objective.capture == bool({"mid", "pull_push"} & set(names))
-        assert objective.masks_per_layer == (2 if "out" in names else 1)
+        assert objective.captures == bool({"mid", "pull_push"} & set(names))
+        assert objective.options["masks_per_layer"] == (2 if "out" in names else 1)
 
 
 @pytest.mark.slow
@@ -70,13 +76,7 @@ def test_total_is_the_weighted_sum_of_the_losses(batch):
         "out": losses.collaborative_loss(outputs.logits, labels).mean(),
         "mid": losses.intermediate_loss(local_logits, labels).sum(0).mean(),
         "pull_push": losses.pull_push_loss(
-            projected,
-            inputs,
-            labels,
-            pull=ramp,
-            push=1 - ramp,
-            num_classes=10,
-            per_example=True,
+            projected, inputs, labels, pull=ramp, push=1 - ramp, num_classes=10, per_example=True
         ).sum(),
         "kernel": sum(
             losses.kernel_loss(state.params[f"stage{s}"][f"layer{i}"]["conv"]["kernel"])
@@ -117,9 +117,8 @@ def test_a_weight_may_be_a_schedule_of_the_step():
     weight = objective.terms[1].weight
     assert callable(weight)
     np.testing.assert_allclose([weight(i) for i in (0, 5, 10, 20)], [0, 0.0005, 0.001, 0.001])
-    outputs = Outputs(jnp.zeros((1, 2, 3)), jnp.zeros(2), jnp.zeros((2, 1)), {}, (), {})
-    table = Objective((Term("a", lambda step: 2.0 * step, lambda outputs: jnp.float32(3.0)),))
-    assert float(table(outputs, 4)[0]) == 24.0
+    table = Objective([Three(name="a", weight=lambda step: 2.0 * step)])
+    assert float(table(Outputs(jnp.zeros((2, 3)), jnp.zeros(2, int)), 4)[0]) == 24.0
 
 
 def test_a_heads_start_does_not_depend_on_the_other_terms():

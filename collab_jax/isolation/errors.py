@@ -1,0 +1,125 @@
+"""What can be wrong about a capture, in the words that both of Flax's module systems share."""
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+from collab_jax.isolation.leaves import is_array
+
+if TYPE_CHECKING:
+    from collab_jax.isolation.selection import Selection
+
+__all__ = [
+    "CaptureError",
+    "method_called",
+    "never_called",
+    "not_an_array",
+    "not_lifted",
+    "nothing_matches",
+    "selected_inside",
+]
+
+_LISTED = 20
+
+
+class CaptureError(ValueError):
+    """A selection, or what it selected, cannot give local features; the message says the remedy."""
+
+
+def nothing_matches(selection: "Selection", paths: Iterable[str]) -> CaptureError:
+    """No module is selected; lists the paths that there are.
+
+    Args:
+      selection: what was asked for.
+      paths: the paths of all modules, the root's "" excepted or not.
+    """
+    there = [path for path in dict.fromkeys(paths) if path]
+    close = [
+        match for glob in selection.globs() for match in difflib.get_close_matches(glob, there, n=1)
+    ]
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return CaptureError(
+        f"{selection} selects none of the model's modules; {hint}there are {_listed(there)}"
+    )
+
+
+def selected_inside(selection: "Selection", path: str, outer: str) -> CaptureError:
+    """A selected module runs inside another selected one."""
+    return CaptureError(
+        f"{selection} selects {path!r} and {outer!r}, which it runs inside of: a layer has one "
+        f"local copy; leave one of them out, such as with '!{path}'"
+    )
+
+
+def not_an_array(path: str, module: Any, output: Any, by_feature: bool = False) -> CaptureError:
+    """The output of a selected module, or what `feature` made of it, is no array.
+
+    Args:
+      path: the module's path.
+      module: the module.
+      output: what was given in place of an array.
+      by_feature: whether `feature` gave it.
+    """
+    what = f"{path!r} ({type(module).__name__})"
+    if by_feature:
+        return CaptureError(f"feature gave {_structure(output)} for {what}, not one array")
+    return CaptureError(
+        f"{what} returns {_structure(output)}, not one array: pass feature=lambda path, output: "
+        "and the array of it, such as output[0]"
+    )
+
+
+def never_called(selection: "Selection", paths: Iterable[str]) -> CaptureError:
+    """Selected modules that the pass did not call."""
+    return CaptureError(
+        f"{selection} selects {_listed(list(paths))}, which the model did not call in this pass; "
+        "leave them out, or run the part of the model that calls them"
+    )
+
+
+def method_called(selection: "Selection", path: str, module: Any, methods: str) -> CaptureError:
+    """A selected module is used by another method than `__call__`.
+
+    Args:
+      selection: what was asked for.
+      path: the module's path.
+      module: the module.
+      methods: the methods that are or can be called.
+    """
+    return CaptureError(
+        f"{selection} selects {path!r} ({type(module).__name__}), which is used by {methods} and "
+        "not by __call__: select a module inside of it, or one around it"
+    )
+
+
+def not_lifted(path: str, transform: str, line: str) -> CaptureError:
+    """A selected module runs inside a transform that does not hand its local copy out.
+
+    Args:
+      path: the module's path.
+      transform: the transform, such as "nn.scan".
+      line: what to add to its arguments.
+    """
+    return CaptureError(
+        f"{path!r} runs inside {transform}, which does not hand out what a module sows: add {line}"
+    )
+
+
+def _structure(output: Any) -> str:
+    """The kind of a pytree, such as `(f32[2,3], {'mask': None})`."""
+
+    def short(leaf: Any) -> Any:
+        if not is_array(leaf):
+            return type(leaf).__name__
+        return f"{leaf.dtype}{list(leaf.shape)}"
+
+    if output is None:
+        return "None"
+    return str(jax.tree.map(short, output)).replace("'", "")
+
+
+def _listed(paths: list[str]) -> str:
+    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
+    return ", ".join(map(repr, paths[:_LISTED])) + more

@@ -1,0 +1,122 @@
+"""Networks of the user's own, named as `FILE.py:FUNCTION` or `package.module:FUNCTION`."""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import flax.linen as nn
+
+from collab_jax.errors import UserError
+
+__all__ = ["create_own", "hash_of", "is_own"]
+
+
+def is_own(name: str) -> bool:
+    """Whether a model's name is that of a function of the user's."""
+    return ":" in name
+
+
+def create_own(name: str, num_classes: int) -> nn.Module:
+    """Calls the user's function, which executes its file.
+
+    Args:
+      name: `FILE.py:FUNCTION` or `package.module:FUNCTION`.
+      num_classes: m, the function's only argument.
+
+    Returns:
+      The Linen module that it returned, called as `module(images, train=...)`.
+
+    Raises:
+      UserError: if the file, the function or what it returns is not as expected.
+    """
+    source, function = _parts(name)
+    make = getattr(_imported(name), function, None)
+    if not callable(make):
+        raise UserError(
+            f"model.name = {name!r}: {source} has no function {function!r}; expected "
+            f"`def {function}(num_classes)`, which returns a flax.linen.Module"
+        )
+    try:
+        model = make(num_classes)
+    except TypeError as error:
+        raise UserError(
+            f"model.name = {name!r}: {function}({num_classes}) raised {error}; expected "
+            f"`def {function}(num_classes)`"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"model.name = {name!r}: {function}({num_classes}) returned "
+            f"{type(model).__name__}; expected a flax.linen.Module"
+        )
+    parameters = inspect.signature(type(model).__call__).parameters.values()
+    named = any(p.name == "train" or p.kind is p.VAR_KEYWORD for p in parameters)
+    if not named:
+        raise UserError(
+            f"model.name = {name!r}: {type(model).__name__}.__call__ has no argument `train`; "
+            "expected `def __call__(self, images, train=False)`"
+        )
+    return model
+
+
+def hash_of(name: str) -> str:
+    """SHA-256 of the file that holds the function.
+
+    Raises:
+      UserError: if there is no such file or module.
+    """
+    return hashlib.sha256(_file_of(name).read_bytes()).hexdigest()
+
+
+def _parts(name: str) -> tuple[str, str]:
+    source, _, function = name.rpartition(":")
+    if not source or not function.isidentifier():
+        raise UserError(
+            f"model.name = {name!r}: expected FILE.py:FUNCTION or package.module:FUNCTION"
+        )
+    return source, function
+
+
+def _file_of(name: str) -> Path:
+    source, _ = _parts(name)
+    if source.endswith(".py"):
+        path = Path(source)
+    else:
+        try:
+            found = importlib.util.find_spec(source)
+        except (ImportError, ValueError):
+            found = None
+        if found is None or found.origin is None:
+            raise UserError(
+                f"model.name = {name!r}: no module {source!r} on Python's path; expected an "
+                "installed package's, or FILE.py:FUNCTION"
+            )
+        path = Path(found.origin)
+    if not path.is_file():
+        raise UserError(f"model.name = {name!r}: file {source} not found")
+    return path
+
+
+def _imported(name: str) -> ModuleType:
+    source, _ = _parts(name)
+    path = _file_of(name)
+    try:
+        if not source.endswith(".py"):
+            return importlib.import_module(source)
+        # Under a name of its own, so that it hides no module of that name.
+        own = f"collab_jax_own_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+        spec = importlib.util.spec_from_file_location(own, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[own] = module
+        spec.loader.exec_module(module)
+        return module
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"model.name = {name!r}: importing {source} raised {type(error).__name__}: {error}"
+        ) from error

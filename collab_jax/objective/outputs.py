@@ -1,0 +1,68 @@
+"""What one training pass puts out, for the terms to read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+__all__ = ["Outputs"]
+
+
+@flax.struct.dataclass
+class Outputs:
+    """What one training pass puts out.
+
+    Attributes:
+      logits: (B, ..., m), or (H, B, ..., m) with one row a branch; the axes between are tokens.
+      labels: int (B, ...) or probabilities (B, ..., m).
+      inputs: what L_pull-push pushes away from, such as normalised images (B, H, W, C).
+      features: N local features in depth order, if any term reads them.
+      params: the network's parameters.
+      heads: parameters of the training-only parts, by term.
+      weights: (B, ...), what each example or token counts in the means, such as 0 for padding;
+        None: all the same. L_pull-push compares whole examples and takes no weights.
+    """
+
+    logits: Float[Array, "*branches_batch classes"]
+    labels: Array
+    inputs: Any = None
+    features: tuple[Array, ...] = ()
+    params: Mapping[str, Any] = flax.struct.field(default_factory=dict)
+    heads: Mapping[str, Any] = flax.struct.field(default_factory=dict)
+    weights: Array | None = None
+
+    @classmethod
+    def of_parameters(cls, params: Mapping[str, Any]) -> "Outputs":
+        """Outputs without a pass, for terms that read the parameters alone."""
+        return cls(jnp.zeros((0, 1)), jnp.zeros((0,), jnp.int32), params=params)
+
+    @property
+    def branches(self) -> Float[Array, "branches batch *tokens classes"]:
+        """The logits with their axis of branches, of length 1 where the pass has but one."""
+        axes = self.labels.ndim + (0 if jnp.issubdtype(self.labels.dtype, jnp.floating) else 1)
+        if self.logits.ndim not in (axes, axes + 1):
+            raise ValueError(
+                f"logits: shape {self.logits.shape} with labels of shape {self.labels.shape}; "
+                "expected (batch, ..., classes), or (branches, batch, ..., classes), for labels "
+                "(batch, ...) or probabilities (batch, ..., classes)"
+            )
+        return self.logits if self.logits.ndim == axes + 1 else self.logits[None]
+
+    def mean(self, values: Float[Array, "batch *tokens"]) -> Float[Array, ""]:
+        """The mean over examples and tokens, each counted by its weight.
+
+        Raises:
+          ValueError: if the weights have another shape than the values.
+        """
+        if self.weights is None:
+            return values.mean()
+        if self.weights.shape != values.shape:
+            raise ValueError(
+                f"weights: shape {self.weights.shape}; expected that of the examples and tokens, "
+                f"{values.shape}"
+            )
+        weights = self.weights.astype(values.dtype)
+        values = jnp.where(weights == 0, 0, values)
+        return (weights * values).sum() / jnp.maximum(weights.sum(), jnp.finfo(values.dtype).tiny)

@@ -1,0 +1,266 @@
+"""A method is a table of weighted terms over what one training pass puts out (Sec. III)."""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from collab_jax import linen
+from collab_jax.isolation.captured import Feature
+from collab_jax.isolation.selection import Select
+from collab_jax.models import init_variables, split_branches
+from collab_jax.objective.outputs import Outputs
+from collab_jax.objective.repeat import repeat, repeated_behind, to_branches
+
+__all__ = ["Objective", "Term"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One line of the total loss; a term of your own is a subclass that defines `value`.
+
+    Attributes:
+      name: under which its unweighted value is logged and its parameters are kept.
+      weight: a number, or an optax schedule of the step.
+      of_parameters: whether `value` reads `outputs.params` alone, so that it need not be computed
+        for each part of a batch.
+    """
+
+    name: str
+    weight: float | optax.Schedule = 1.0
+    of_parameters: ClassVar[bool] = False
+
+    @property
+    def head(self) -> nn.Module | None:
+        """A module that maps the features, whose parameters are `outputs.heads[name]`."""
+        return None
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether the pass must capture local features."""
+        return self.head is not None
+
+    def value(self, outputs: Outputs) -> Float[Array, ""]:
+        """The term's unweighted value."""
+        raise NotImplementedError(f"{type(self).__name__} must define value(outputs)")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The total loss of a method.
+
+    Attributes:
+      terms: its terms.
+      layers: the layers whose features the terms read, as in `linen.capture`; None: what the model
+        sows itself.
+      then: modules that join a selected layer, as in `linen.capture`.
+      feature: which array of a layer's output is its feature, as in `linen.capture`.
+      runs: H, how often every example runs through a network with dropout of its own, each time
+        with other masks; its logits (H * B, ..., m) become branches for `Out`. Batch norm then
+        takes its statistics over all of them.
+      split_at: the module behind which the examples are repeated, a selection as `layers`: what
+        comes before it runs once. None: they are repeated at the network's input.
+      options: keyword arguments of every training pass, such as `train=True`.
+      branch: the network to its training form with several heads, for methods that train copies of
+        its parts; the copies' parameters are `heads["branches"]`.
+
+    Raises:
+      ValueError: if two terms share a name, or `split_at` stands without `runs`.
+    """
+
+    terms: Sequence[Term]
+    layers: Select | None = None
+    then: Select | None = None
+    feature: Feature | None = None
+    runs: int = 1
+    split_at: Select | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    branch: Callable[[Any], nn.Module] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", tuple(self.terms))
+        names = [term.name for term in self.terms]
+        if len(set(names)) < len(names):
+            raise ValueError(f"terms: names {', '.join(names)}; expected each of them once")
+        if self.runs < 1 or (self.runs == 1 and self.split_at is not None):
+            raise ValueError(f"runs: {self.runs} given; expected 2 or more, or 1 without split_at")
+
+    @property
+    def captures(self) -> bool:
+        """Whether a pass captures local features."""
+        return any(term.reads_features for term in self.terms)
+
+    def init(
+        self,
+        key: PRNGKeyArray,
+        model: nn.Module,
+        variables: Mapping[str, Any],
+        inputs: Any,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Initialises the training-only parameters, from a model and a batch.
+
+        Each term has its own key, so that a term's head does not depend on the other terms. The
+        pass is traced for its shapes and not run.
+
+        Args:
+          key: a PRNG key.
+          model: a Linen module.
+          variables: its variables.
+          inputs: a batch, or its shapes; a tuple for a model of several arguments.
+          **options: of the training pass, as in `forward`.
+
+        Returns:
+          A dictionary of parameter trees by term; empty for terms without parameters.
+        """
+        heads: dict[str, Any] = {}
+        if self.branch is not None:
+            first = jnp.zeros((1, *inputs.shape[1:]), inputs.dtype)
+            branched = init_variables(self.branch(model), key, first)
+            heads["branches"] = split_branches(branched["params"])[1]
+        if self.captures:
+            features = jax.eval_shape(
+                lambda variables, inputs: self._pass(
+                    model, variables, heads, inputs, ("batch_stats",), options
+                )[1],
+                variables,
+                inputs,
+            )
+            heads.update(self.init_heads(key, features))
+        return heads
+
+    def init_heads(self, key: PRNGKeyArray, features: Sequence[Any]) -> dict[str, Any]:
+        """Initialises the parameters of every term's head, from the features or their shapes.
+
+        For a model that `init` cannot run, such as an NNX module.
+        """
+        zeros = tuple(jnp.zeros(feature.shape, feature.dtype) for feature in features)
+        heads = {}
+        for term in self.terms:
+            if term.head is not None:
+                term_key = jax.random.fold_in(key, zlib.crc32(term.name.encode()))
+                heads[term.name] = init_variables(term.head, term_key, zeros)["params"]
+        return heads
+
+    def forward(
+        self,
+        model: nn.Module,
+        variables: Mapping[str, Any],
+        heads: Mapping[str, Any],
+        inputs: Any,
+        labels: Array,
+        *,
+        weights: Array | None = None,
+        mutable: Sequence[str] = ("batch_stats",),
+        **options: Any,
+    ) -> tuple[Outputs, dict[str, Any]]:
+        """Runs one training pass of a Linen model.
+
+        Args:
+          model: returns logits (B, ..., m) or (H, B, ..., m).
+          variables: its variables.
+          heads: the parameters that `init` made.
+          inputs: a batch; a tuple for a model of several arguments, the first of which is the
+            input that L_pull-push pushes away from.
+          labels: int (B, ...) or probabilities (B, ..., m).
+          weights: what each example or token counts in the means, (B, ...).
+          mutable: the collections that the pass updates.
+          **options: keyword arguments of `model.apply`, such as `rngs`; they go before the
+            objective's own.
+
+        Returns:
+          The outputs for the terms, and the updated collections.
+        """
+        logits, features, updated = self._pass(model, variables, heads, inputs, mutable, options)
+        first = inputs[0] if isinstance(inputs, tuple) else inputs
+        outputs = Outputs(logits, labels, first, features, variables["params"], heads, weights)
+        return outputs, updated
+
+    def _pass(
+        self,
+        model: nn.Module,
+        variables: Mapping[str, Any],
+        heads: Mapping[str, Any],
+        inputs: Any,
+        mutable: Sequence[str],
+        options: Mapping[str, Any],
+    ) -> tuple[Array, tuple[Array, ...], dict[str, Any]]:
+        arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+        batch = arguments[0].shape[0]
+        if self.runs > 1 and self.split_at is None:
+            arguments = repeat(arguments, self.runs)
+        options = {**self.options, **options}
+        if self.branch is not None:
+            model = self.branch(model)
+            params = {**variables["params"], **heads["branches"]}
+            variables = {**variables, "params": params}
+        with nullcontext() if self.split_at is None else repeated_behind(self.split_at, self.runs):
+            logits, features, updated = self._run(model, variables, arguments, mutable, options)
+        if self.runs > 1:
+            logits = to_branches(logits, self.runs)
+            features = tuple(feature[:batch] for feature in features)
+        if self.branch is not None:
+            # Copies never run in inference, so that nothing needs their running statistics.
+            updated = {name: split_branches(tree)[0] for name, tree in updated.items()}
+        return logits, features, dict(updated)
+
+    def _run(
+        self,
+        model: nn.Module,
+        variables: Mapping[str, Any],
+        arguments: tuple[Any, ...],
+        mutable: Sequence[str],
+        options: Mapping[str, Any],
+    ) -> tuple[Any, tuple[Array, ...], Any]:
+        if not self.captures:
+            logits, updated = model.apply(variables, *arguments, mutable=[*mutable], **options)
+            return logits, (), updated
+        captured = linen.capture(
+            model,
+            variables,
+            *arguments,
+            layers=self.layers,
+            then=self.then,
+            feature=self.feature,
+            mutable=mutable,
+            **options,
+        )
+        return captured.outputs, captured.features, captured.variables
+
+    def __call__(
+        self, outputs: Outputs, step: Array | int = 0
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Computes the total loss.
+
+        Args:
+          outputs: what `forward` returned, or `Outputs` that you fill in yourself.
+          step: the training step, for terms whose weight is a schedule.
+
+        Returns:
+          The weighted sum, and every term's unweighted value by name.
+        """
+        values = {}
+        total = jnp.zeros((), jnp.float32)
+        for term in self.terms:
+            with jax.named_scope(term.name):
+                values[term.name] = term.value(outputs)
+            weight = term.weight(step) if callable(term.weight) else term.weight
+            total = total + weight * values[term.name]
+        return total, values
+
+    def split(self) -> tuple["Objective", "Objective"]:
+        """The terms that a pass determines, and those of the parameters alone.
+
+        Their totals add up to the whole. A train step computes the second part once for all parts
+        of a batch, after the backward pass has released its activations.
+        """
+        of_pass = [term for term in self.terms if not term.of_parameters]
+        of_parameters = [term for term in self.terms if term.of_parameters]
+        return replace(self, terms=of_pass), replace(self, terms=of_parameters)

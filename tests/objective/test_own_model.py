@@ -1,0 +1,192 @@
+"""The table of terms by hand, on a network that knows nothing of it."""
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from collab_jax import losses
+from collab_jax.objective import (
+    CrossEntropy,
+    Kernel,
+    Mid,
+    Objective,
+    Out,
+    Outputs,
+    PullPush,
+    Term,
+)
+
+
+class CNN(nn.Module):
+    """As Flax's own first example has it, with dropout."""
+
+    rate: float = 0.5
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        for filters in (4, 8):
+            x = nn.relu(nn.Conv(filters, (3, 3))(x))
+            x = nn.avg_pool(x, (2, 2), (2, 2))
+        x = nn.relu(nn.Dense(16)(x.reshape(x.shape[0], -1)))
+        x = nn.Dropout(self.rate, deterministic=not train)(x)
+        return nn.Dense(5)(x)
+
+
+def kernels(params):
+    return [params[f"Conv_{i}"]["kernel"] for i in (0, 1)]
+
+
+ALL = (Out(), Mid(num_classes=5), PullPush(num_classes=5), Kernel(kernels=kernels))
+
+
+def objective(terms=ALL, **options):
+    options = {"layers": nn.Conv, "feature": lambda path, y: nn.relu(y), **options}
+    return Objective(terms, options={"train": True}, **options)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    images = jax.random.normal(jax.random.key(1), (6, 8, 8, 1))
+    return images, jnp.array([0, 1, 2, 3, 4, 0])
+
+
+@pytest.fixture(scope="module")
+def variables(batch):
+    return CNN().init(jax.random.key(0), batch[0])
+
+
+DROPOUT = {"dropout": jax.random.key(2)}
+
+
+def test_three_steps_of_all_four_terms_lower_the_total(batch, variables):
+    table = objective(runs=4)
+    heads = table.init(jax.random.key(3), CNN(), variables, batch[0], rngs=DROPOUT)
+    assert set(heads) == {"mid", "pull_push"}
+
+    def loss_fn(trainable, key):
+        params, heads = trainable
+        outputs, _ = table.forward(CNN(), {"params": params}, heads, *batch, rngs={"dropout": key})
+        assert outputs.branches.shape == (4, 6, 5)
+        assert [x.shape for x in outputs.features] == [(6, 8, 8, 4), (6, 4, 4, 8)]
+        return table(outputs)
+
+    trainable = (variables["params"], heads)
+    optimizer = optax.sgd(0.05)
+    state = optimizer.init(trainable)
+    step = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+    totals = []
+    for number in range(4):
+        (total, values), gradients = step(trainable, jax.random.key(number))
+        assert set(values) == {"out", "mid", "pull_push", "kernel"}
+        weighed = values["out"] + values["mid"] + 1.28 * values["pull_push"]
+        np.testing.assert_allclose(total, weighed + 1e-3 * values["kernel"], rtol=1e-6)
+        assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradients))
+        updates, state = optimizer.update(gradients, state)
+        trainable = optax.apply_updates(trainable, updates)
+        totals.append(float(total))
+    assert totals[-1] < totals[0]
+
+
+def test_local_terms_reach_their_layers_alone(batch, variables):
+    table = objective((Mid(num_classes=5), PullPush(num_classes=5)))
+    heads = table.init(jax.random.key(3), CNN(), variables, batch[0], rngs=DROPOUT)
+
+    def total(params, heads):
+        outputs, _ = table.forward(CNN(), {"params": params}, heads, *batch, rngs=DROPOUT)
+        return table(outputs)[0]
+
+    gradient, of_heads = jax.grad(total, argnums=(0, 1))(variables["params"], heads)
+    for name, tree in gradient.items():
+        moved = [bool((leaf != 0).any()) for leaf in jax.tree.leaves(tree)]
+        assert moved == [name.startswith("Conv")] * 2, name
+    assert all((leaf != 0).any() for leaf in jax.tree.leaves(of_heads["mid"]))
+
+
+@pytest.mark.parametrize("split_at", [None, "Conv_1", "Dense_0"])
+def test_runs_are_the_network_itself_and_differ_by_their_masks(batch, variables, split_at):
+    def branches(rate):
+        table = objective((Out(),), runs=3, split_at=split_at)
+        outputs, _ = table.forward(CNN(rate), variables, {}, *batch, rngs=DROPOUT)
+        return outputs.branches
+
+    plain = CNN().apply(variables, batch[0])
+    np.testing.assert_allclose(branches(0.0), jnp.stack([plain] * 3), rtol=1e-5, atol=1e-6)
+    masked = np.asarray(branches(0.5))
+    assert all((masked[i] != masked[j]).any() for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_what_comes_before_a_split_runs_once(batch, variables):
+    def convolutions(split_at):
+        table = objective((Out(),), runs=3, split_at=split_at)
+        jaxpr = jax.make_jaxpr(
+            lambda x: table.forward(CNN(), variables, {}, x, batch[1], rngs=DROPOUT)[0].logits
+        )(batch[0])
+        return [
+            equation.outvars[0].aval.shape[0]
+            for equation in jaxpr.eqns
+            if equation.primitive.name == "conv_general_dilated"
+        ]
+
+    assert convolutions(None) == [18, 18]
+    assert convolutions("Conv_0") == [6, 18]
+    assert convolutions("Conv_1") == [6, 6]
+
+
+@pytest.mark.parametrize("split_at", ["Conv_*", "Conv_7"])
+def test_a_split_is_at_one_module(batch, variables, split_at):
+    table = objective((Out(),), runs=2, split_at=split_at)
+    with pytest.raises(ValueError, match=r"split_at=.* expected one module that is called once"):
+        table.forward(CNN(), variables, {}, *batch, rngs=DROPOUT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confidence(Term):
+    name: str = "confidence"
+
+    def value(self, outputs):
+        return outputs.mean(jax.nn.softmax(outputs.branches).max(axis=-1).mean(axis=0))
+
+
+def test_a_term_of_ones_own_stands_beside_the_others(batch, variables):
+    table = objective((CrossEntropy(), Confidence(weight=0.3)))
+    outputs, _ = table.forward(CNN(), variables, {}, *batch, rngs=DROPOUT)
+    total, values = table(outputs)
+    assert list(values) == ["cross_entropy", "confidence"]
+    np.testing.assert_allclose(total, values["cross_entropy"] + 0.3 * values["confidence"])
+
+
+def test_tokens_and_padding_count_by_their_weights():
+    logits = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))  # branches, batch, tokens, classes
+    labels = jnp.array([[0, 1, 2, 3], [4, 0, 1, 2], [3, 4, 0, 1]])
+    padding = jnp.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]])
+    outputs = Outputs(logits, labels, weights=padding)
+    total, values = Objective([Out()])(outputs)
+    each = losses.collaborative_loss(logits, labels)
+    np.testing.assert_allclose(total, (each * padding).sum() / padding.sum(), rtol=1e-6)
+    gradient = jax.grad(lambda x: Objective([Out()])(outputs.replace(logits=x))[0])(logits)
+    assert (gradient[:, 0, 3] == 0).all() and (gradient[:, 0, 2] != 0).any()
+    with pytest.raises(ValueError, match=r"weights: shape \(3,\); expected .* \(3, 4\)"):
+        Objective([Out()])(outputs.replace(weights=jnp.ones(3)))
+
+
+def test_labels_may_be_probabilities_and_logits_may_lack_branches():
+    logits = jax.random.normal(jax.random.key(0), (3, 5))
+    labels = jnp.array([0, 4, 2])
+    table = Objective([CrossEntropy()])
+    whole = table(Outputs(logits, labels))[0]
+    np.testing.assert_allclose(table(Outputs(logits, jax.nn.one_hot(labels, 5)))[0], whole)
+    np.testing.assert_allclose(table(Outputs(logits[None], labels))[0], whole)
+    with pytest.raises(ValueError, match=r"logits: shape \(5,\) with labels of shape \(3,\)"):
+        table(Outputs(logits[0], labels))
+
+
+def test_a_table_with_one_name_twice_is_refused():
+    with pytest.raises(ValueError, match="names out, out; expected each of them once"):
+        Objective([Out(), Out(weight=2.0)])
+    with pytest.raises(ValueError, match="runs: 1 given; expected 2 or more"):
+        Objective([Out()], split_at="Dense_0")
