@@ -77,9 +77,7 @@ def test_no_layer_of_vgg16_works_on_a_single_pixel(size, sides):
     model = tiny("vgg16")
     x = jnp.zeros((1, size, size, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    features = jax.eval_shape(
-        lambda v: capture(model, v, x, **train_options()).features, variables
-    )
+    features = jax.eval_shape(lambda v: capture(model, v, x, **train_options()).features, variables)
     assert [feature.shape[1] for feature in features] == sides
 
 
