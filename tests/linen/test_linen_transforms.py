@@ -34,13 +34,17 @@ class Net(nn.Module):
     def __call__(self, x):
         x = nn.Dense(4, name="stem")(x)
         axes = {"params": 0, "lora": 0, "batch_stats": 0, "intermediates": 0}
-        split = {"params": True, "dropout": True}
+        lift = {
+            "variable_axes": axes,
+            "split_rngs": {"params": True, "dropout": True},
+            "metadata_params": {nn.PARTITION_NAME: "depth"},
+        }
         if self.kind == "scan":
             body = lambda cell, x, _: (cell(x), None)  # noqa: E731
-            scanned = nn.scan(body, variable_axes=axes, split_rngs=split, length=2)
+            scanned = nn.scan(body, length=2, **lift)
             x, _ = scanned(Cell(self.dtype, name="cells"), x, None)
         elif self.kind == "vmap":
-            many = nn.vmap(Cell, variable_axes=axes, split_rngs=split, in_axes=None, axis_size=2)
+            many = nn.vmap(Cell, in_axes=None, axis_size=2, **lift)
             x = many(self.dtype, name="cells")(x).mean(axis=0)
         else:
             make = nn.remat(Cell) if self.kind == "remat" else Cell
