@@ -25,8 +25,7 @@ class CNN(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
         for filters in (8, 16, 16):
-            x, h_local = linen.isolate(Layer(filters), x, train=train)  # NEW: was Layer(...)(x)
-            self.sow("intermediates", linen.LOCAL_FEATURES, h_local)  # NEW
+            x = Layer(filters)(x, train)
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
         classifier = HierarchicalDropoutClassifier(num_classes=10, width=64)  # NEW: was two Dense
         return classifier(x.mean(axis=(1, 2)), train=train, masks_per_layer=2 if train else 1)
@@ -42,7 +41,7 @@ def main():
     @jax.jit
     def init(key):
         variables = model.init(key, images[:1])
-        features = linen.capture(model, variables, images[:1]).features  # NEW
+        features = linen.capture(model, variables, images[:1], layers=Layer).features  # NEW
         return variables, heads.init(key, features)["params"]  # NEW
 
     variables, head_params = init(jax.random.key(0))
@@ -53,7 +52,9 @@ def main():
     def step(params, stats, state, x, y, key):
         def loss_fn(params):
             variables, rngs = {"params": params["model"], "batch_stats": stats}, {"dropout": key}
-            logits, features, updated, _ = linen.capture(model, variables, x, train=True, rngs=rngs)
+            logits, features, updated, _ = linen.capture(  # NEW: was model.apply
+                model, variables, x, layers=Layer, train=True, rngs=rngs
+            )
             local_logits = heads.apply({"params": params["heads"]}, features)  # NEW
             out = losses.collaborative_loss(logits, y).mean()  # NEW: was cross-entropy
             mid = losses.intermediate_loss(local_logits, y).sum(axis=0).mean()  # NEW

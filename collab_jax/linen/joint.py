@@ -12,7 +12,7 @@ from flax.linen.transforms import decorator_lift_transform
 
 from collab_jax import isolation
 from collab_jax.isolation.leaves import apart
-from collab_jax.linen.containers import Containers
+from collab_jax.isolation.writes import apply_writes, containers, copies, writes_since
 
 __all__ = ["joint_call"]
 
@@ -50,14 +50,15 @@ def joint_call(
         return h, h
     leaves, structure = jax.tree.flatten((args, kwargs))
     local_inputs = local_inputs or {}
-    containers = Containers((args, kwargs))
+    given = containers((args, kwargs))
     restore: dict[str, Callable[[list[Any]], Any]] = {}
 
     def isolated(module: nn.Module, *leaves: Any) -> Any:
         args, kwargs = jax.tree.unflatten(structure, leaves)
-        containers = Containers((args, kwargs))
+        found = containers((args, kwargs))
+        before = copies(found)
         arrays, restore["output"] = apart(within(lambda: module(*args, **kwargs)))
-        written, restore["written"] = apart(containers.changes())
+        written, restore["written"] = apart(writes_since(before, found))
         return arrays, written
 
     lifted: Any = decorator_lift_transform(
@@ -68,7 +69,7 @@ def joint_call(
         places=tuple(local_inputs),
     )
     arrays, local_arrays, written = lifted(module, *leaves, *local_inputs.values())
-    containers.apply(restore["written"](written))
+    apply_writes(restore["written"](written), given)
     return restore["output"](arrays), restore["output"](local_arrays)
 
 

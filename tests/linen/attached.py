@@ -102,7 +102,7 @@ def moved_by_each_feature(case):
 
 
 def trains(case, kernels, steps=3):
-    """Steps with all four terms lower their sum; `kernels` takes Eq. 10's from parameters."""
+    """Steps with all four terms lower their sum; `kernels` gives those of Eq. 10."""
     labels = jnp.arange(case.inputs.shape[0]) % 3
     pixels = case.inputs.reshape(labels.shape[0], -1, 1).astype(jnp.float32)
     features = jax.eval_shape(lambda p: case.capture(p, case.inputs).features, case.params)

@@ -56,7 +56,7 @@ class EncoderBlock(nn.Module):
 
 class Transformer(nn.Module):
     lifted: tuple[str, ...] = ("intermediates",)
-    depth: int = 3
+    depth: int = 2
 
     @nn.compact
     def __call__(self, tokens, train):
@@ -115,7 +115,7 @@ class RecordingNet(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         acts: dict[str, Any] = {"input": x}
-        for number in range(3):
+        for number in range(2):
             x = RecordingLayer(4, name=f"layer{number}")(x, train, acts)
         extra = acts["layer0"].mean(axis=(1, 2)) + sum(acts["order"])
         return nn.Dense(3)(x.mean(axis=(1, 2)) + extra), acts

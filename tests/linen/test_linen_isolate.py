@@ -158,3 +158,77 @@ def test_a_model_that_sows_nothing_says_how_to(setup):
     variables, x = setup
     with pytest.raises(ValueError, match=r"Deep sows nothing.*self\.sow\('intermediates'"):
         linen.capture(Deep(mode="none"), variables, x)
+
+
+class AnyLayer(nn.Module):
+    """Holds modules, draws numbers, sows a loss, writes, and returns more than arrays."""
+
+    inner: nn.Module
+
+    def setup(self):
+        self.drop = nn.Dropout(0.5)
+
+    def __call__(self, x, train, acts, rng=None):
+        y = self.drop(self.inner(x), deterministic=not train)
+        acts["written"] = 2 * y
+        acts["order"].append(y.sum())
+        self.sow("losses", "size", (y**2).sum())
+        return y + jax.random.normal(rng, y.shape), {"sum": y.sum(), "kind": "dense"}
+
+
+class CallsAnyLayer(nn.Module):
+    mode: str
+
+    @nn.compact
+    def __call__(self, x, train):
+        inner = nn.Sequential([nn.Dense(4), nn.BatchNorm(use_running_average=not train), nn.tanh])
+        layer, acts, local = AnyLayer(inner), {"order": []}, 0.0
+        for _ in range(2):
+            inputs, rng = (x, train, acts), self.make_rng("noise")
+            if self.mode == "none":
+                x, others = layer(*inputs, rng=rng)
+            else:
+                joint = self.mode == "joint"
+                (x, others), (y, _) = linen.isolate(layer, *inputs, rng=rng, joint=joint)
+                local = local + (y**3).sum()
+            assert others["kind"] == "dense"
+        assert len(acts["order"]) == 2
+        return x + acts["written"] + sum(acts["order"]), local
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_any_layer(jit):
+    x = jax.random.normal(jax.random.key(0), (3, 4))
+    keys = {name: jax.random.key(i) for i, name in enumerate(("params", "dropout", "noise"))}
+    variables = CallsAnyLayer("none").init(keys, x, True)
+    variables = {name: variables[name] for name in ("params", "batch_stats")}
+
+    def run(mode, of_main, of_local):
+        def loss(params, x):
+            def apply(params, x):
+                return CallsAnyLayer(mode).apply(
+                    {**variables, "params": params},
+                    x,
+                    True,
+                    rngs={name: keys[name] for name in ("dropout", "noise")},
+                    mutable=["losses", "batch_stats"],
+                )
+
+            # A program of its own is traced before it is differentiated.
+            (h, local), state = (jax.jit(apply) if jit else apply)(params, x)
+            main = (h**2).sum() + sum(jax.tree.leaves(state["losses"]))
+            return of_main * main + of_local * local, (h, state)
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(variables["params"], x)
+
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)  # noqa: E731
+    equal = close if jit else np.testing.assert_array_equal
+    jax.tree.map(equal, run("joint", 1.0, 0.0), run("none", 1.0, 0.0))
+    (_, joint_state), of_joint = run("joint", 0.5, 1.0)
+    (_, plain_state), of_plain = run("plain", 0.5, 1.0)
+    jax.tree.map(close, of_joint, of_plain)
+    jax.tree.map(equal, joint_state, plain_state)  # Updated once in either form.
+    _, (of_params, of_input) = run("joint", 0.0, 1.0)
+    assert not np.any(of_input)
+    assert all(np.any(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(of_params)
+               if path[-1].key != "bias")  # fmt: skip
