@@ -67,26 +67,30 @@ class Calls:
     """
 
     def __init__(self) -> None:
-        self._shapes: dict[tuple[str, int], tuple[int, ...]] = {}
+        self._ranks: dict[tuple[str, int], int | None] = {}
 
-    def note(self, path: str, number: int, shape: tuple[int, ...]) -> tuple[str, int]:
+    def note(
+        self, path: str, number: int, shape: tuple[int, ...], *, stacked: bool = True
+    ) -> tuple[str, int]:
         """Notes a copy and returns what `forget` takes.
 
         Args:
           path: where it is sown, as `Captured.paths` shall name it.
           number: how many were sown there before.
           shape: its shape as the module gives it, inside of whatever transform it runs in.
+          stacked: whether axes that a transform adds in front of it count layers; those of a
+            `vmap` over examples do not.
         """
-        self._shapes.setdefault((path, number), tuple(shape))
+        self._ranks.setdefault((path, number), len(shape) if stacked else None)
         return path, number
 
     def forget(self, call: tuple[str, int]) -> None:
         """Takes a copy out, which a module that joined its layer has replaced."""
-        self._shapes.pop(call, None)
+        self._ranks.pop(call, None)
 
     def paths(self) -> set[str]:
         """The places that sowed."""
-        return {path for path, _ in self._shapes}
+        return {path for path, _ in self._ranks}
 
     def collect(
         self, sown: Callable[[str], Sequence[jax.Array]]
@@ -98,17 +102,17 @@ class Calls:
         """
         features: list[jax.Array] = []
         paths: list[str] = []
-        for (path, number), shape in self._shapes.items():
+        for (path, number), rank in self._ranks.items():
             name = path if number == 0 else f"{path}#{number + 1}"
-            for index, array in _unstacked(sown(path)[number], len(shape)):
+            for index, array in _unstacked(sown(path)[number], rank):
                 features.append(array)
                 paths.append(name + index)
         return tuple(features), Paths(paths)
 
 
-def _unstacked(array: jax.Array, rank: int, index: str = "") -> list[tuple[str, jax.Array]]:
+def _unstacked(array: jax.Array, rank: int | None, index: str = "") -> list[tuple[str, jax.Array]]:
     """The layers of a scan, whose copies lie behind one another along leading axes."""
-    if array.ndim <= rank:
+    if rank is None or array.ndim <= rank:
         return [(index, array)]
     return [
         layer
