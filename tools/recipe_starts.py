@@ -85,8 +85,8 @@ def table(lines: list[dict[str, Any]]) -> str:
     """Markdown, a row a start."""
     rows = [
         "| recipe | data | width | rate | rises over | log m | steps | 1-10 | 11-30 | last ten | "
-        "highest after ten | passes |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+        "highest after ten | error %, last ten | passes |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for line in lines:
         losses, shown = line["losses"], line["set"]
@@ -96,7 +96,8 @@ def table(lines: list[dict[str, Any]]) -> str:
             f"| `{line['recipe']}` | {shown['data']} | {shown['model.width']:g} | "
             f"{shown['learning_rate']:g} | {shown.get('warmup_steps', '')} | "
             f"{math.log(line['classes']):.2f} | {line['steps']} | {means} | "
-            f"{max(losses[10:]):.2f} | {'yes' if passes(losses, line['classes']) else 'NO'} |"
+            f"{max(losses[10:]):.2f} | {np.mean(line['errors'][-10:]):.1f} | "
+            f"{'yes' if passes(losses, line['classes']) else 'NO'} |"
         )
     return "\n".join(rows)
 
