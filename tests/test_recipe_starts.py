@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import recipe_starts
 from recipe_starts import ALL_TERMS, made_up, passes, start, table
 
 
@@ -24,6 +25,16 @@ def test_passes_takes_both_conditions():
     assert not passes([2.3] * 40, 10)
     assert not passes([*falling[:15], 4.7, *falling[16:]], 10)
     assert passes([*falling[:5], 9.0, *falling[6:]], 10)
+
+
+def test_the_rate_rises_over_steps_whatever_an_epoch_has(tmp_path, monkeypatch):
+    def asked(out, recipe, changes, steps, *, shown):
+        return changes["warmup_epochs"], shown["warmup_steps"]
+
+    monkeypatch.setattr(recipe_starts, "measured", asked)
+    arguments = (tmp_path / "a.jsonl", tmp_path, {}, "cifar10_vgg16:baseline", 0.125, 60)
+    # Fifteen batches of 128 in 2,000 made-up images.
+    assert start(*arguments, warmup=390) == (26.0, 390)
 
 
 def test_made_up_images_have_classes_to_learn():

@@ -12,6 +12,7 @@ OUT.jsonl, which a second run goes on with, and OUT.md. Needs PyTorch.
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -34,6 +35,7 @@ from collab_jax.training.step import train_step
 
 nn: Any = torch.nn
 BATCH, CLASSES, HIDDEN = 128, 10, 4096
+KINDS = ("same weights", "ours", "torch", "torch he", "torch lecun")
 
 
 class Block(nn.Module):
@@ -99,7 +101,7 @@ def draw_anew(model: Any, kind: str) -> None:
 
 
 class Data:
-    """Batches of an .npz file's first images, in an order of the seed."""
+    """Batches of an .npz file's images, in an order of the seed that is drawn anew every epoch."""
 
     def __init__(self, path: str) -> None:
         with np.load(path) as arrays:
@@ -109,8 +111,12 @@ class Data:
         self.std = self.images[:5000].astype(np.float32).std((0, 1, 2)) / 255
 
     def batches(self, steps: int, seed: int) -> Any:
-        order = np.random.default_rng(seed).permutation(len(self.labels))[: steps * BATCH]
-        for indices in order.reshape(steps, BATCH):
+        generator, whole = np.random.default_rng(seed), len(self.labels) // BATCH * BATCH
+        epochs = (
+            generator.permutation(len(self.labels))[:whole].reshape(-1, BATCH)
+            for _ in itertools.count()
+        )
+        for indices in itertools.islice(itertools.chain.from_iterable(epochs), steps):
             yield self.images[indices], self.labels[indices]
 
 
@@ -213,16 +219,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
     parser.add_argument("--networks", default="vgg16=0.25,resnet18=0.125", help="NAME=WIDTH,...")
     args = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("TORCH_THREADS", str(os.cpu_count() or 1))))
     networks = [(n, float(w)) for n, _, w in (x.partition("=") for x in args.networks.split(","))]
-    cells = [("same weights", *one, 0) for one in networks]
-    cells += [
+    cells = [
         (kind, *one, seed)
         for seed in range(args.seeds)
         for one in networks
-        for kind in ("ours", "torch", "torch he", "torch lecun")
+        for kind in args.kinds
+        if kind != "same weights" or seed == 0
     ]
     data = Data(args.data)
     path = args.out.with_suffix(".jsonl")
