@@ -55,7 +55,7 @@ class LocalHeads(nnx.Module):
         convolutions, classifiers = [], []
         for _, height, width_in, channels in _map_shapes(features):
             convolutions.append(_convolution(width, 3, channels, dtype, rngs))
-            rows, columns = window(height, width_in, pool)
+            rows, columns = window((height, width_in), pool)
             inputs = (height // rows) * (width_in // columns) * width
             init = of_inputs(inputs)
             classifiers.append(
@@ -72,7 +72,7 @@ class LocalHeads(nnx.Module):
         logits = []
         parts = zip(as_maps(features), self.convolutions, self.classifiers, strict=True)
         for x, convolution, classifier in parts:
-            x = convolution(max_pool(x, window(*x.shape[1:3], self.pool)))
+            x = convolution(max_pool(x, window(x.shape[1:3], self.pool)))
             logits.append(classifier(x.reshape(x.shape[0], -1)))
         stacked = jnp.stack(logits)
         return stacked.astype(jnp.promote_types(stacked.dtype, jnp.float32))
@@ -123,7 +123,7 @@ class Projections(nnx.Module):
     ) -> tuple[Float[Array, "batch _ _ projected"], ...]:
         """Projects N layers' features."""
         return tuple(
-            convolution(average_pool(x, window(*x.shape[1:3], self.pool)) if self.pool else x)
+            convolution(average_pool(x, window(x.shape[1:3], self.pool)) if self.pool else x)
             for x, convolution in zip(as_maps(features), self.convolutions, strict=True)
         )
 
