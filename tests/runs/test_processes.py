@@ -176,7 +176,6 @@ def test_processes_on_the_command_line():
         ([*FLAGS[2:], "--coordinator", "here"], "--coordinator 'here': expected HOST:PORT"),
         ([*FLAGS[:4], "--process_id", "2"], "--process_id 2: expected less than --num_processes 2"),
         ([*FLAGS[:2], *FLAGS[4:], "--num_processes", "two"], "expected a whole number"),
-        ([*FLAGS, "--seeds", "1,2"], "--seeds 1,2 and --coordinator exclude each other"),
     ):
         with pytest.raises(UserError, match=message):
             cli.parse([*recipe, *arguments])
