@@ -24,7 +24,6 @@ def tiny_config(method=ALL_TERMS, **overrides):
             "model.classifier_width": 16,
             "mid.head_width": 4,
             "pull_push.projection_width": 4,
-            "pull_push.weight": 0.64,
             "log.tensorboard": False,
             **{name.replace("__", "."): value for name, value in overrides.items()},
         },

@@ -192,7 +192,7 @@ def read_config(run_dir: Path) -> Config:
     """
     path = run_dir / CONFIG
     if not path.is_file():
-        raise UserError(f"{run_dir}: holds no run, expected {path}")
+        raise UserError(f"{path}: not found; {run_dir} holds no run, expected one")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
