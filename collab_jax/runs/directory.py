@@ -31,13 +31,23 @@ __all__ = [
 ]
 
 CONFIG = "config.json"
+"""The run's config."""
 METRICS = "metrics.jsonl"
+"""A line an epoch and split."""
 RESULT = "result.json"
+"""What a finished run ended with."""
 CHECKPOINTS = "checkpoints"
+"""Folder of the last and the best state."""
 TENSORBOARD = "tensorboard"
+"""Folder of the metrics as events."""
 PROFILE = "profile"
+"""Folder of the traces asked for."""
 LOCK = ".lock"
+<<<<<<< HEAD
 _COUNTS = ("epochs", "seconds")
+=======
+"""Locked by the process that trains; it holds that process's name."""
+>>>>>>> loop
 
 # A run writes into these and takes out of them what is no longer wanted.
 _CHANGED = (CHECKPOINTS, TENSORBOARD, METRICS, LOCK)

@@ -13,6 +13,7 @@ import pytest
 from collab_jax.data import cache
 from collab_jax.data.arrays import area_downscale, target_shape
 from collab_jax.errors import UserError
+from collab_jax.files import atomic
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -80,7 +81,7 @@ def test_the_faster_process_wins(tmp_path):
 
 def test_one_at_a_time_and_what_a_killed_process_left_is_removed(tmp_path):
     folder = tmp_path / "x"
-    stale = tmp_path / (cache.temporary_prefix(folder) + "0123")
+    stale = atomic.temporary_neighbour(folder)
     stale.mkdir()
     (stale / "part.npy").write_bytes(b"x")
     inside = []
