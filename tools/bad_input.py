@@ -1,6 +1,10 @@
 """Damaged checkpoints, fuzzed command lines and damaged data files, in this process."""
 
+<<<<<<< HEAD
 import dataclasses
+=======
+import os
+>>>>>>> sources
 import random
 import shutil
 import string
@@ -244,27 +248,27 @@ def data_files(folder: Path, path: Path, count: int, seed: int) -> Row:
         Image.fromarray(pixels).save(of_class / f"{row}.png")
     by_folder = {"name": f"folder:{pictures}", "data_dir": str(cached), "test": 0.25}
     sound_pictures = data.load(**by_folder)
+    # Copies: what is mapped from the cache is damaged with it.
+    own, shown = (np.array(each.train.images) for each in (sound, sound_pictures))
     for trial in range(count):
         kind = ("npz", "image", "cached")[trial % 3]
         damaged = folder / "damaged.npz"
         if kind == "npz":
             shutil.copy(path, damaged)
-            arguments, expected = {"name": str(damaged)}, sound
+            arguments, fingerprint, images = {"name": str(damaged)}, sound.fingerprint, own
         else:
-            arguments, expected = by_folder, sound_pictures
+            arguments, fingerprint, images = by_folder, sound_pictures.fingerprint, shown
             if kind == "image":
                 damaged = random_file(pictures, rng)
             else:
                 damaged = random_file(
                     next(p for p in (cached / "arrays" / "images").iterdir() if p.is_dir()), rng
                 )
-        content = damaged.read_bytes()
+        content, status = damaged.read_bytes(), damaged.stat()
         try:
             damage(damaged, rng)
             found = data.load(**arguments)
-            same = found.fingerprint == expected.fingerprint and np.array_equal(
-                found.train.images, expected.train.images
-            )
+            same = found.fingerprint == fingerprint and np.array_equal(found.train.images, images)
             equal += same
             # Few image formats have checksums: a pixel that differs is read as it is.
             other += kind == "image" and not same
@@ -278,6 +282,7 @@ def data_files(folder: Path, path: Path, count: int, seed: int) -> Row:
             wrong += 1
         finally:
             damaged.write_bytes(content)
+            os.utime(damaged, ns=(status.st_atime_ns, status.st_mtime_ns))
     return Row(
         "damaged data file (.npz, an image in a folder, or the arrays cached of those)",
         count,

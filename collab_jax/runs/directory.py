@@ -43,11 +43,9 @@ TENSORBOARD = "tensorboard"
 PROFILE = "profile"
 """Folder of the traces asked for."""
 LOCK = ".lock"
-<<<<<<< HEAD
-_COUNTS = ("epochs", "seconds")
-=======
 """Locked by the process that trains; it holds that process's name."""
->>>>>>> loop
+
+_COUNTS = ("epochs", "seconds")
 
 # A run writes into these and takes out of them what is no longer wanted.
 _CHANGED = (CHECKPOINTS, TENSORBOARD, METRICS, LOCK)
