@@ -1,10 +1,7 @@
 """Damaged checkpoints, fuzzed command lines and damaged data files, in this process."""
 
-<<<<<<< HEAD
 import dataclasses
-=======
 import os
->>>>>>> sources
 import random
 import shutil
 import string
