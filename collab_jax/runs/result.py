@@ -110,10 +110,13 @@ def update_results(
 
 
 def write_result(path: Path, result: dict[str, Any], *, trained: bool) -> dict[str, Any]:
-    """Writes a result, unless one is there and nothing was trained since; returns what is there."""
+    """Writes a result, unless a whole one is there and nothing was trained since; returns it."""
     old = None if trained else read_json(path)
-    if old is not None and old.keys() == result.keys():
-        return old
+    if old is not None and isinstance(old.get("seconds"), int | float):
+        # Of what trained the run, the old one knows more.
+        kept = {name: old.get(name) for name in ("seconds", "versions", "git_revision")}
+        if old == {**result, **kept}:
+            return old
     write_json(path, result)
     return result
 
