@@ -68,10 +68,16 @@ class Calls:
     """
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, int], tuple[int, str]] = {}
+        self._found: dict[tuple[str, int], tuple[int | None, str]] = {}
 
     def note(
-        self, path: str, number: int, shape: tuple[int, ...], scan: str = ""
+        self,
+        path: str,
+        number: int,
+        shape: tuple[int, ...],
+        *,
+        stacked: bool = True,
+        scan: str = "",
     ) -> tuple[str, int]:
         """Notes a copy and returns what `forget` takes.
 
@@ -79,10 +85,12 @@ class Calls:
           path: where it is sown, as `Captured.paths` shall name it.
           number: how many were sown there before.
           shape: its shape as the module gives it, inside of whatever transform it runs in.
+          stacked: whether axes that a transform adds in front of it count layers; those of a
+            `vmap` over examples do not.
           scan: the scan whose body it runs in, if any; what the same body sows is then taken
             together, layer by layer.
         """
-        self._found.setdefault((path, number), (len(shape), scan))
+        self._found.setdefault((path, number), (len(shape) if stacked else None, scan))
         return path, number
 
     def forget(self, call: tuple[str, int]) -> None:
@@ -118,9 +126,9 @@ class Calls:
         return tuple(features), Paths(paths)
 
 
-def _unstacked(array: jax.Array, rank: int, index: str = "") -> list[tuple[str, jax.Array]]:
+def _unstacked(array: jax.Array, rank: int | None, index: str = "") -> list[tuple[str, jax.Array]]:
     """The layers of a scan, whose copies lie behind one another along leading axes."""
-    if array.ndim <= rank:
+    if rank is None or array.ndim <= rank:
         return [(index, array)]
     return [
         layer

@@ -52,7 +52,7 @@ class LocalHeads(nn.Module):
         return jnp.stack([self._head(i, x) for i, x in enumerate(as_maps(features), start=1)])
 
     def _head(self, number: int, x: Array) -> Array:
-        x = max_pool(x, _window(x, self.pool))
+        x = max_pool(x, window(x.shape[1:3], self.pool))
         x = _convolution(self.width, 3, x.shape[-1], self.dtype, f"layer{number}_conv")(x)
         x = x.reshape(x.shape[0], -1)
         init = of_inputs(x.shape[-1])
@@ -91,7 +91,7 @@ class Projections(nn.Module):
         """Projects N layers' features; arguments and errors as those of `LocalHeads`."""
         return tuple(
             _convolution(self.width, self.kernel_size, x.shape[-1], self.dtype, f"layer{number}")(
-                average_pool(x, _window(x, self.pool)) if self.pool else x
+                average_pool(x, window(x.shape[1:3], self.pool)) if self.pool else x
             )
             for number, x in enumerate(as_maps(features), start=1)
         )
@@ -110,8 +110,10 @@ def _convolution(filters: int, size: int, channels: int, dtype: Any, name: str) 
     )
 
 
-def _window(x: Array, pool: int) -> tuple[int, int]:
-    return -(-x.shape[1] // pool), -(-x.shape[2] // pool)
+def window(sizes: Sequence[int], pool: int) -> tuple[int, int]:
+    """The (vertical, horizontal) window that leaves at most `pool` pixels a side."""
+    height, width = sizes
+    return -(-height // pool), -(-width // pool)
 
 
 def as_maps(

@@ -1,7 +1,9 @@
 """Capture from outside: any NNX model gives local features, and none of its lines changes."""
 
+from collections.abc import Iterable
 from typing import Any
 
+import jax
 from flax import nnx
 
 from collab_jax.isolation import LOCAL_FEATURES, Calls, Captured, CaptureError, Selection, pick
@@ -9,6 +11,7 @@ from collab_jax.isolation.captured import Feature
 from collab_jax.isolation.errors import (
     method_called,
     never_called,
+    not_lifted,
     nothing_matches,
     selected_inside,
 )
@@ -79,19 +82,42 @@ def capture(
         try:
             outputs = model(*inputs, **options)  # pyright: ignore[reportCallIssue]
         except Exception as error:
-            if attachment.calls.paths():
+            if "__captures__" in str(error):
                 error.add_note(_NOT_LIFTED)
             raise
         attachment.check()
-        features, paths = attachment.calls.collect(lambda path: sown(by_path[attachment.at(path)]))
+        features, paths = attachment.calls.collect(
+            lambda path: _handed_out(path, by_path[attachment.at(path)])
+        )
         variables = nnx.as_pure(nnx.state(model, nnx.BatchStat))
     return Captured(outputs, features, variables, paths)
 
 
+_LINE = "nnx.Intermediate: 0, first in the nnx.StateAxes of the module"
 _NOT_LIFTED = (
-    "Local features were being captured. A transform that hands out some of a module's state alone "
-    "must hand out what it sows as well: nnx.StateAxes({nnx.Intermediate: 0, ...})."
+    "collab_jax.nnx.capture: a transform that a selected layer runs in must hand out what the "
+    f"layer sows: give it {_LINE}, such as nnx.StateAxes({{nnx.Intermediate: 0, ...: None}})"
 )
+
+
+def _handed_out(path: str, module: nnx.Module) -> tuple[Any, ...]:
+    copies = sown(module)
+    if not copies:
+        raise not_lifted(path, "a transform", _LINE)
+    return copies
+
+
+def _ordered(paths: Iterable[str]) -> list[str]:
+    """Paths with their numbers in order, each after the one that it lies in."""
+
+    def key(path: str) -> list[tuple[int, str]]:
+        return [(int(s), "") if s.isdigit() else (-1, s) for s in path.split("/")]
+
+    return sorted(paths, key=key)
+
+
+def _shapes(module: nnx.Module) -> list[tuple[int, ...]]:
+    return [leaf.shape for leaf in jax.tree.leaves(nnx.state(module, nnx.Param))]
 
 
 class _Sown:
@@ -144,7 +170,7 @@ class _Selected:
         modules = [(path_of(path), module) for path, module in nnx.iter_modules(model)]
         self._modules = {path: module for path, module in modules if layers.matches(path, module)}
         if not self._modules:
-            raise nothing_matches(layers, reversed([path for path, _ in modules]))
+            raise nothing_matches(layers, _ordered(path for path, _ in modules))
         for path, module in self._modules.items():
             outer = next((p for p in self._modules if path.startswith(f"{p}/")), None)
             if outer is not None:
@@ -162,8 +188,9 @@ class _Selected:
                 if path not in self._modules and callable(module) and then.matches(path, module)
             ]
             if not following:
-                raise nothing_matches(then, reversed([path for path, _ in modules]))
+                raise nothing_matches(then, _ordered(path for path, _ in modules))
             self.asked += following
+        self._shapes = {call.path: _shapes(module) for module, call in self.asked}
 
     def on_call(self, call: Call, module: Any, method: Any, args: Any, kwargs: Any) -> Any:
         if self._running:
@@ -202,7 +229,9 @@ class _Selected:
             return copy, pick(call.path, module, h, self._feature)
 
         h, (copy, local) = call_isolated(module, guarded, args, kwargs, local_of, twin=twin)
-        noted = self.calls.note(call.path, call.sow(module, local), local.shape)
+        # A vmap over examples leaves the parameters as they are, one over layers slices them.
+        stacked = _shapes(module) != self._shapes[call.path]
+        noted = self.calls.note(call.path, call.sow(module, local), local.shape, stacked=stacked)
         if copy is not None:
             self._followed[id(h)] = h, copy, noted
         return h

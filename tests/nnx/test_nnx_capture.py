@@ -307,6 +307,20 @@ def test_vmap_over_parameters_gives_a_feature_for_each_member(vectors):
     check_attached(Ensemble, vectors, owners, rtol=1e-5, layers=Dense)
 
 
+class ByExample(nnx.Module):
+    def __init__(self):
+        self.linear = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        axes = nnx.StateAxes({nnx.Intermediate: 0, ...: None})
+        return nnx.vmap(lambda linear, x: jnp.tanh(linear(x)), in_axes=(axes, 0))(self.linear, x)
+
+
+def test_vmap_over_examples_gives_one_feature(vectors):
+    (feature,) = check_attached(ByExample, vectors, {"linear": ["linear"]}, layers="linear")
+    assert feature.shape == vectors.shape
+
+
 def test_bfloat16(vectors):
     def make():
         rngs = nnx.Rngs(0)
