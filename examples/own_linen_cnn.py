@@ -51,10 +51,9 @@ def main():
     @jax.jit
     def step(params, stats, state, x, y, key):
         def loss_fn(params):
-            variables, rngs = {"params": params["model"], "batch_stats": stats}, {"dropout": key}
-            logits, features, updated, _ = linen.capture(  # NEW: was model.apply
-                model, variables, x, layers=Layer, train=True, rngs=rngs
-            )
+            variables = {"params": params["model"], "batch_stats": stats}
+            options = {"layers": Layer, "train": True, "rngs": {"dropout": key}}  # NEW: layers
+            logits, features, updated, _ = linen.capture(model, variables, x, **options)  # NEW
             local_logits = heads.apply({"params": params["heads"]}, features)  # NEW
             out = losses.collaborative_loss(logits, y).mean()  # NEW: was cross-entropy
             mid = losses.intermediate_loss(local_logits, y).sum(axis=0).mean()  # NEW

@@ -75,9 +75,9 @@ class Calls:
         path: str,
         number: int,
         shape: tuple[int, ...],
-        scan: str = "",
         *,
         stacked: bool = True,
+        scan: str = "",
     ) -> tuple[str, int]:
         """Notes a copy and returns what `forget` takes.
 
@@ -85,10 +85,10 @@ class Calls:
           path: where it is sown, as `Captured.paths` shall name it.
           number: how many were sown there before.
           shape: its shape as the module gives it, inside of whatever transform it runs in.
-          scan: the scan whose body it runs in, if any; what the same body sows is then taken
-            together, layer by layer.
           stacked: whether axes that a transform adds in front of it count layers; those of a
             `vmap` over examples do not.
+          scan: the scan whose body it runs in, if any; what the same body sows is then taken
+            together, layer by layer.
         """
         self._found.setdefault((path, number), (len(shape) if stacked else None, scan))
         return path, number

@@ -5,7 +5,7 @@ is for models that make their local copies themselves.
 """
 
 from collab_jax.isolation import LOCAL_FEATURES, Captured, CaptureError
-from collab_jax.linen.capture import capture
-from collab_jax.linen.isolate import isolate
+from collab_jax.linen.attach import capture
+from collab_jax.linen.local import isolate
 
 __all__ = ["LOCAL_FEATURES", "CaptureError", "Captured", "capture", "isolate"]

@@ -147,7 +147,7 @@ class Isolating:
             where = "the nn.{} of {!r}".format(*scans[-1]) if scans else "an nn.scan or nn.vmap"
             raise not_lifted(path, where, line)
         self.noted.add((path, number))
-        return self.calls.note(path, number, feature.shape, _scan_of(module))
+        return self.calls.note(path, number, feature.shape, scan=_scan_of(module))
 
 
 class Watching:
@@ -192,7 +192,7 @@ class Watching:
                 if not isinstance(value, jax.Array):
                     raise not_an_array(path, module, value)
                 self.noted.add((path, number))
-                self.calls.note(path, number, value.shape, _scan_of(module))
+                self.calls.note(path, number, value.shape, scan=_scan_of(module))
 
 
 def _scan_of(module: nn.Module) -> str:

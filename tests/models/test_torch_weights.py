@@ -59,7 +59,7 @@ def vgg(layers, x, hidden):
     for i, group in enumerate(VGG_GROUPS):
         for j, filters in enumerate(group):
             x = np.maximum(layers.conv_norm(f"features.{i}.{j}", x, filters, bias=True), 0)
-        if x.shape[-1] > 1:
+        if x.shape[-1] > 2 or i == len(VGG_GROUPS) - 1:  # A single pixel is for no layer.
             b, c, h, w = x.shape
             x = x.reshape(b, c, h // 2, 2, w // 2, 2).max(axis=(3, 5))
     x = x.mean(axis=(2, 3))
