@@ -3,16 +3,15 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from collab_jax import _moved
 from collab_jax._version import __version__
-from collab_jax.errors import needs
+from collab_jax.errors import moved, needs
 
 if TYPE_CHECKING:
     from collab_jax.runs.load import load
 
 __all__ = ["__version__", "load"]
 
-_moved.install()
+moved.install()
 
 
 def __getattr__(name: str) -> Any:
@@ -20,5 +19,5 @@ def __getattr__(name: str) -> Any:
         with needs("train"):
             return importlib.import_module("collab_jax.runs.load").load
     raise AttributeError(
-        _moved.told(name) or f"module {__name__!r} has no attribute {name!r}", name=name
+        moved.told(name) or f"module {__name__!r} has no attribute {name!r}", name=name
     )

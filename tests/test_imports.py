@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from public import PACKAGE, public_modules
 
 import collab_jax
-from collab_jax._moved import MOVED
+from collab_jax.errors.moved import MOVED
 
 # What the modules that other people's code uses may import from outside the standard library.
 OUTSIDE = {

@@ -13,6 +13,7 @@ MOVED = {
     "benchmark.step": "benchmark.step_time",
     "benchmark.tables": "benchmark.markdown",
     "benchmark.targets": "benchmark.gpus",
+    "captured": "isolation",
     "checkpoint": "runs.checkpoint",
     "config_checks": "config.checks",
     "config_schema": "config.schema",
