@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from collab_jax.models.convolution import conv_general_dilated
 from collab_jax.models.initial import of_inputs
-from collab_jax.models.pooling import average_pool, max_pool
+from collab_jax.models.pooling import covering_average_pool, covering_max_pool
 
 __all__ = ["LocalHeads", "Projections"]
 
@@ -52,7 +52,7 @@ class LocalHeads(nn.Module):
         return jnp.stack([self._head(i, x) for i, x in enumerate(as_maps(features), start=1)])
 
     def _head(self, number: int, x: Array) -> Array:
-        x = max_pool(x, window(x.shape[1:3], self.pool))
+        x = covering_max_pool(x, window(x.shape[1:3], self.pool))
         x = _convolution(self.width, 3, x.shape[-1], self.dtype, f"layer{number}_conv")(x)
         x = x.reshape(x.shape[0], -1)
         init = of_inputs(x.shape[-1])
@@ -91,7 +91,7 @@ class Projections(nn.Module):
         """Projects N layers' features; arguments and errors as those of `LocalHeads`."""
         return tuple(
             _convolution(self.width, self.kernel_size, x.shape[-1], self.dtype, f"layer{number}")(
-                average_pool(x, window(x.shape[1:3], self.pool)) if self.pool else x
+                covering_average_pool(x, window(x.shape[1:3], self.pool)) if self.pool else x
             )
             for number, x in enumerate(as_maps(features), start=1)
         )

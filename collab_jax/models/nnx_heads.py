@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from collab_jax.models.convolution import conv_general_dilated
 from collab_jax.models.heads import as_maps, window
 from collab_jax.models.initial import of_inputs
-from collab_jax.models.pooling import average_pool, max_pool
+from collab_jax.models.pooling import covering_average_pool, covering_max_pool
 
 __all__ = ["LocalHeads", "Projections"]
 
@@ -56,7 +56,7 @@ class LocalHeads(nnx.Module):
         for _, height, width_in, channels in _map_shapes(features):
             convolutions.append(_convolution(width, 3, channels, dtype, rngs))
             rows, columns = window((height, width_in), pool)
-            inputs = (height // rows) * (width_in // columns) * width
+            inputs = -(-height // rows) * -(-width_in // columns) * width
             init = of_inputs(inputs)
             classifiers.append(
                 nnx.Linear(
@@ -72,7 +72,7 @@ class LocalHeads(nnx.Module):
         logits = []
         parts = zip(as_maps(features), self.convolutions, self.classifiers, strict=True)
         for x, convolution, classifier in parts:
-            x = convolution(max_pool(x, window(x.shape[1:3], self.pool)))
+            x = convolution(covering_max_pool(x, window(x.shape[1:3], self.pool)))
             logits.append(classifier(x.reshape(x.shape[0], -1)))
         stacked = jnp.stack(logits)
         return stacked.astype(jnp.promote_types(stacked.dtype, jnp.float32))
@@ -123,7 +123,9 @@ class Projections(nnx.Module):
     ) -> tuple[Float[Array, "batch _ _ projected"], ...]:
         """Projects N layers' features."""
         return tuple(
-            convolution(average_pool(x, window(x.shape[1:3], self.pool)) if self.pool else x)
+            convolution(
+                covering_average_pool(x, window(x.shape[1:3], self.pool)) if self.pool else x
+            )
             for x, convolution in zip(as_maps(features), self.convolutions, strict=True)
         )
 

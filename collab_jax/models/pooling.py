@@ -1,13 +1,14 @@
 """Pooling: maxima that keep one byte a window for their gradient, and averages."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-__all__ = ["average_pool", "max_pool"]
+__all__ = ["average_pool", "covering_average_pool", "covering_max_pool", "max_pool"]
 
 
 def max_pool(
@@ -26,6 +27,29 @@ def max_pool(
     """
     # XLA's own gradient scatters, pixel by pixel, with four index arrays as large as the input.
     return _largest(_largest(x, 2, window[1]), 1, window[0])
+
+
+def covering_max_pool(
+    x: Float[Array, "batch height width channels"], window: tuple[int, int]
+) -> Float[Array, "batch out_height out_width channels"]:
+    """As `max_pool`, but the last windows may be smaller, so that they cover every pixel."""
+    return max_pool(_filled(x, window, jnp.finfo(x.dtype).min), window)
+
+
+def covering_average_pool(
+    x: Float[Array, "batch height width channels"], window: tuple[int, int]
+) -> Float[Array, "batch out_height out_width channels"]:
+    """As `average_pool`, but the last windows may be smaller, so that they cover every pixel."""
+    ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+    means, parts = (average_pool(_filled(y, window, 0), window) for y in (x, ones))
+    return means / parts
+
+
+def _filled(x: Array, window: tuple[int, int], value: Any) -> Array:
+    """Pixels of one value below and on the right, up to a multiple of the window."""
+    rows, columns = (-size % part for size, part in zip(x.shape[1:3], window, strict=True))
+    padding = ((0, 0), (0, rows), (0, columns), (0, 0))
+    return jnp.pad(x, padding, constant_values=value) if rows or columns else x
 
 
 def average_pool(

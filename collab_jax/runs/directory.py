@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from collab_jax.config import Config
 from collab_jax.errors import RunError, UserError
 from collab_jax.files.atomic import read_json, remove_temporaries, write_json
 from collab_jax.files.locks import FileLock
-from collab_jax.runs import processes
 
 __all__ = [
     "CHECKPOINTS",
@@ -25,7 +24,6 @@ __all__ = [
     "TENSORBOARD",
     "hold",
     "open_config",
-    "opened",
     "read_config",
     "read_result",
 ]
@@ -206,42 +204,6 @@ def read_config(run_dir: Path) -> Config:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}); expected JSON") from error
     return config_lib.from_json(text, str(path))
-
-
-@contextmanager
-def opened(
-    run_dir: Path, config: Config, *, resume: bool, steps_per_dispatch: int
-) -> Iterator[tuple[Config, Callable[[], None]]]:
-    """Holds a run directory and opens its config, as the first of a run's processes does alone.
-
-    Args:
-      run_dir: the run directory.
-      config: as for `open_config`.
-      resume: as for `open_config`.
-      steps_per_dispatch: as for `open_config`.
-
-    Yields:
-      The run's config, in every process, and what `hold` yields.
-
-    Raises:
-      UserError, RunError: in every process, as `hold` and `open_config`.
-    """
-    with ExitStack() as stack:
-        check_held: list[Callable[[], None]] = []
-        settled: list[Config] = []
-
-        def own() -> str:
-            check_held.append(stack.enter_context(hold(run_dir)))
-            found = open_config(
-                run_dir, config, resume=resume, steps_per_dispatch=steps_per_dispatch
-            )
-            settled.append(found)
-            return config_lib.to_json(found)
-
-        text = processes.share(own)
-        # Every process but the first reads what the first one settled on.
-        of_run = settled[0] if settled else config_lib.from_json(text, str(run_dir))
-        yield of_run, check_held[0] if check_held else lambda: None
 
 
 def open_config(

@@ -17,7 +17,7 @@ from collab_jax.errors import RunError
 from collab_jax.runs import processes, summary
 from collab_jax.runs.checkpoint import Checkpointer, Checkpoints, NoCheckpointer
 from collab_jax.runs.clock import Clock, EpochTimer
-from collab_jax.runs.directory import RESULT, opened
+from collab_jax.runs.directory import RESULT
 from collab_jax.runs.display import Display, NoDisplay, TerminalDisplay, note
 from collab_jax.runs.environment import check_determinism
 from collab_jax.runs.faults import Faults
@@ -25,7 +25,7 @@ from collab_jax.runs.metrics_log import Log, MetricsLog, NoLog
 from collab_jax.runs.profiling import Profiler
 from collab_jax.runs.result import final_result, new_record, update_record, write_result
 from collab_jax.runs.signals import Interrupted, StopSignals
-from collab_jax.runs.start import first_state
+from collab_jax.runs.start import first_state, opened
 from collab_jax.runs.streams import surviving_streams
 from collab_jax.training.batches import Feed
 from collab_jax.training.build import create_experiment, load_data, total_steps

@@ -1,7 +1,7 @@
 """Where a run starts: another run's weights or PyTorch's, or where another run stands."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,23 +11,60 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from collab_jax import config as config_lib
 from collab_jax.config import Config
 from collab_jax.data import DataInfo
 from collab_jax.errors import RunError, UserError, reason
 from collab_jax.models import from_torch
 from collab_jax.runs import processes
 from collab_jax.runs.checkpoint import Checkpoints, checkpoint_dir, complete_steps, read_checkpoint
-from collab_jax.runs.directory import read_config
+from collab_jax.runs.directory import hold, open_config, read_config
 from collab_jax.runs.load import load
 from collab_jax.runs.manifest import is_sound
 from collab_jax.training.build import Experiment, create_experiment, total_steps
 from collab_jax.training.state import TrainState, create_train_state
 
-__all__ = ["check_shapes", "continued", "first_state", "same_images_seen", "warm_start"]
+__all__ = ["check_shapes", "continued", "first_state", "opened", "same_images_seen", "warm_start"]
 
 # With another value of one of these, the run would have seen other images than it counts on.
 _SAME = ("seed", "data.name", "data.train_examples", "data.validation")
 _RESTORED = ("step", "params", "heads", "batch_stats", "opt_state", "sums")
+
+
+@contextmanager
+def opened(
+    run_dir: Path, config: Config, *, resume: bool, steps_per_dispatch: int
+) -> Iterator[tuple[Config, Callable[[], None]]]:
+    """Holds a run directory and opens its config, as the first of a run's processes does alone.
+
+    Args:
+      run_dir: the run directory.
+      config: as for `open_config`.
+      resume: as for `open_config`.
+      steps_per_dispatch: as for `open_config`.
+
+    Yields:
+      The run's config, in every process, and what `hold` yields.
+
+    Raises:
+      UserError, RunError: in every process, as `hold` and `open_config`.
+    """
+    with ExitStack() as stack:
+        check_held: list[Callable[[], None]] = []
+        settled: list[Config] = []
+
+        def own() -> str:
+            check_held.append(stack.enter_context(hold(run_dir)))
+            found = open_config(
+                run_dir, config, resume=resume, steps_per_dispatch=steps_per_dispatch
+            )
+            settled.append(found)
+            return config_lib.to_json(found)
+
+        text = processes.share(own)
+        # Every process but the first reads what the first one settled on.
+        of_run = settled[0] if settled else config_lib.from_json(text, str(run_dir))
+        yield of_run, check_held[0] if check_held else lambda: None
 
 
 def first_state(

@@ -1,6 +1,7 @@
 """Local heads and projections on captured features of a model of the user's own."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -98,3 +99,35 @@ def test_unfit_features_are_named(heads):
         heads.init(jax.random.key(0), [np.ones((2, 3)), np.ones(2)])
     with pytest.raises(ValueError, match="at least one layer"):
         heads.init(jax.random.key(0), [])
+
+
+@pytest.mark.parametrize("size", [(9, 7), (4, 4), (5, 1), (14, 28)])
+def test_pooling_windows_cover_every_pixel(size):
+    from collab_jax.models.heads import window
+    from collab_jax.models.pooling import covering_average_pool, covering_max_pool
+
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2, *size, 3)).astype(np.float32)
+    rows, columns = window(size, 4)
+    largest, mean = (
+        np.stack(
+            [
+                [
+                    reduce(x[:, i : i + rows, j : j + columns], axis=(1, 2))
+                    for j in range(0, size[1], columns)
+                ]
+                for i in range(0, size[0], rows)
+            ]
+        )
+        for reduce in (np.max, np.mean)
+    )
+    assert max(largest.shape[:2]) <= 4
+    np.testing.assert_array_equal(
+        covering_max_pool(jnp.asarray(x), (rows, columns)), np.moveaxis(largest, 2, 0)
+    )
+    np.testing.assert_allclose(
+        covering_average_pool(jnp.asarray(x), (rows, columns)),
+        np.moveaxis(mean, 2, 0),
+        rtol=1e-5,
+        atol=1e-6,
+    )

@@ -107,7 +107,8 @@ def test_sums_become_means_and_percent():
 def test_nothing_counted_is_nothing_and_not_zero():
     sums = {"steps": 0, "skipped": 4, "loss": 0.0, "top1_wrong": 0.0, "top5_wrong": 0.0}
     none = {"loss": None, "top1_error": None, "top5_error": None}
-    assert summarise({**sums, "fault": 0}) == {**none, "skipped_steps": 4}
+    found = summarise({**sums, "fault": 0, "learning_rate": 0.1})
+    assert found == {**none, "learning_rate": 0.1, "skipped_steps": 4}
 
 
 def test_what_is_not_finite_is_null(tmp_path):
