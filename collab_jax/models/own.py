@@ -9,7 +9,7 @@ from types import ModuleType
 
 import flax.linen as nn
 
-from collab_jax.errors import UserError
+from collab_jax.errors import UserError, reason
 from collab_jax.files.functions import file_of, split_name
 
 __all__ = ["create_own"]
@@ -41,6 +41,11 @@ def create_own(name: str, num_classes: int) -> nn.Module:
         raise UserError(
             f"model.name = {name!r}: {function}({num_classes}) raised {error}; expected "
             f"`def {function}(num_classes)`"
+        ) from error
+    except Exception as error:
+        # The function is the user's: it may raise anything.
+        raise UserError(
+            f"model.name = {name!r}: {function}({num_classes}) raised {reason(error)}"
         ) from error
     if not isinstance(model, nn.Module):
         raise UserError(

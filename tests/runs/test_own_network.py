@@ -1,7 +1,10 @@
 """A network of the user's own, trained by the whole trainer."""
 
 import json
+import re
+import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +20,7 @@ from collab_jax.runs.load_model import load as load_exported
 from collab_jax.study.spec import Cell
 from collab_jax.study.task import cell_run
 
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "own_model.md"
 NET = """
 import flax.linen as nn
 
@@ -95,6 +99,10 @@ branched = Branched
 
 def not_a_module(num_classes):
     return num_classes
+
+
+def failing(num_classes):
+    raise RuntimeError("no such weights")
 """
 LAYERS = {"model__layers": "**/Conv_*", "model__then": "**/BatchNorm_*"}
 KERNELS = {"kernel__layers": "Conv_*,!Conv_0"}
@@ -123,11 +131,12 @@ def arrays(run_dir):
         ("baseline", {}, ("cross_entropy",)),
         ("out", {}, ("out",)),
         ("out", {"model__split_at": "Dense_0"}, ("out",)),
-        ("multi_instance", {"multi_head__heads": 2}, ("out",)),
-        (
+        pytest.param("multi_instance", {"multi_head__heads": 2}, ("out",), marks=pytest.mark.slow),
+        pytest.param(
             "out+mid+pull_push+kernel",
             {**LAYERS, **KERNELS, "micro_batches": 2},
             ("out", "mid", "pull_push", "kernel"),
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["baseline", "out", "split", "multi_instance", "all"],
@@ -144,6 +153,7 @@ def test_every_method_but_tree_trains_it(net, tmp_path, method, overrides, terms
     assert all(np.isfinite(line[term]) and line[term] > 0 for term in terms)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_same_bits_and_refuses_a_changed_file(net, tmp_path):
     config = own_config(net, "mid", **LAYERS, steps=3, checkpoint__every_steps=1)
     loop.run(config, tmp_path / "whole")
@@ -191,6 +201,7 @@ def refused(path, function, tmp_path, method="baseline", **overrides):
     ("function", "expected"),
     [
         ("missing", "has no function 'missing'"),
+        ("failing", "failing(10) raised RuntimeError: no such weights"),
         ("not_a_module", "returned int; expected a flax.linen.Module"),
         ("wide", "returned (2, 11) for 2 images; expected logits (2, 10)"),
         ("counting", "has variables in cache; expected params and batch_stats alone"),
@@ -204,7 +215,7 @@ def test_what_the_function_gives_is_checked_before_training(net, tmp_path, funct
 @pytest.mark.parametrize(
     ("method", "function", "overrides", "expected"),
     [
-        ("mid", "make", {"model__layers": "**/Cnv_*"}, "did you mean 'Conv_0'?"),
+        ("mid", "make", {"model__layers": "**/Cnv_*"}, "there are 'Conv_0', 'BatchNorm_0'"),
         ("mid", "make", {}, "name its layers by layers="),
         ("mid", "make", {"model__layers": "Conv_*,,"}, "has an empty segment"),
         ("mid", "make", {**LAYERS, "model__then": "Dense_0"}, "right before it"),
@@ -259,3 +270,16 @@ def test_a_study_knows_the_file_of_its_cells(net, tmp_path):
     net.write_text(NET + "# changed")
     changed = cell_run(cell, 0, tmp_path)
     assert config_lib.conflict_text(config, changed.config).startswith("model.sha256 = ")
+
+
+@pytest.mark.slow
+def test_the_guides_network_trains_by_the_guides_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    guide = GUIDE.read_text().split("## By launch.py")[1]
+    (tmp_path / "net.py").write_text(re.findall(r"```python\n(.*?)```", guide, re.S)[0])
+    command = re.findall(r"```sh\npython launch.py (.*?)```", guide, re.S)[0]
+    line = shlex.split(command.replace("configs/cifar10_vgg16.py", "digits_vgg16"))
+    shorter = ["--config.steps=1", "--config.log.tensorboard=false", "--workdir=run"]
+    assert cli.main([*line, *shorter]) == 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert {"out", "mid", "pull_push"} <= set(json.loads(lines[0]))
