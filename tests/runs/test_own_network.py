@@ -278,7 +278,8 @@ def test_the_guides_network_trains_by_the_guides_line(tmp_path, monkeypatch):
     guide = GUIDE.read_text().split("## By launch.py")[1]
     (tmp_path / "net.py").write_text(re.findall(r"```python\n(.*?)```", guide, re.S)[0])
     command = re.findall(r"```sh\npython launch.py (.*?)```", guide, re.S)[0]
-    line = shlex.split(command.replace("configs/cifar10_vgg16.py", "digits_vgg16"))
+    command = command.replace("configs/cifar10_vgg16.py", "digits_vgg16").replace("\\\n", " ")
+    line = shlex.split(command)
     shorter = ["--config.steps=1", "--config.log.tensorboard=false", "--workdir=run"]
     assert cli.main([*line, *shorter]) == 0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
