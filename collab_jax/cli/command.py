@@ -217,7 +217,7 @@ def _from_recipe(argument: str, overrides: dict[str, str]) -> tuple[Config, Path
     name = config.name or recipe.name
     suffix = config_lib.short_hash(config, recipe)
     seed = f"seed-{config.seed}" + (f"-{suffix}" if suffix else "")
-    return config, Path("runs") / name / config.method / seed
+    return config_lib.with_file(config), Path("runs") / name / config.method / seed
 
 
 def _check_workdir(workdir: Path, *, resume: bool) -> None:

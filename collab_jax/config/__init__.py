@@ -2,6 +2,7 @@
 
 from collab_jax.config.checks import check_against_data, parse_method, without_effect
 from collab_jax.config.flags import FlagParser
+from collab_jax.config.own_model import check_file
 from collab_jax.config.resolve import (
     check_key,
     conflict_text,
@@ -16,6 +17,7 @@ from collab_jax.config.resolve import (
     short_hash,
     terms,
     to_json,
+    with_file,
 )
 from collab_jax.config.schema import MODEL_STAGES, RESUME_FREE_KEYS, SCHEMA, Config
 from collab_jax.config.shipped import find_shipped, list_shipped
@@ -31,6 +33,7 @@ __all__ = [
     "FlagParser",
     "as_text",
     "check_against_data",
+    "check_file",
     "check_key",
     "conflict_text",
     "decay_points",
@@ -51,5 +54,6 @@ __all__ = [
     "short_hash",
     "terms",
     "to_json",
+    "with_file",
     "without_effect",
 ]

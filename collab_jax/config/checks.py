@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from collab_jax._version import __version__
+from collab_jax.config import own_model
 from collab_jax.config.schema import (
     MODEL_STAGES,
     OTHER_METHODS,
@@ -21,6 +22,7 @@ from collab_jax.config.schema import (
 )
 from collab_jax.config.text import bad_value, did_you_mean, shown, unknown_key
 from collab_jax.errors import UserError
+from collab_jax.files.functions import is_own
 
 __all__ = [
     "check_against_data",
@@ -167,6 +169,8 @@ def is_older_version(version: str, other: str) -> bool:
 
 def _contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(key, what was expected) of each pair of values that cannot go together."""
+    # First, as others ask for the network's stages.
+    yield from own_model.contradictions(c)
     name, validation, method = c["name"], c["data.validation"], parse_method(c["method"])
     if c["method"] != method:
         yield "method", f"its canonical form {method}"
@@ -212,10 +216,11 @@ def _schedule_contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _method_contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     method, model = c["method"], c["model.name"]
-    terms, stages = method.split("+"), MODEL_STAGES[model]
+    own = is_own(model)
+    terms, stages = method.split("+"), MODEL_STAGES.get(model, 0)
     if "out" in terms and c["out.masks_per_layer"] < 2:
         yield "out.masks_per_layer", "at least 2 with method out, which compares branches"
-    if "out" in terms and c["model.dropout"] == 0:
+    if "out" in terms and c["model.dropout"] == 0 and not own:
         yield (
             "model.dropout",
             "a rate above 0 with method out, whose branches differ by dropout alone",
@@ -224,7 +229,7 @@ def _method_contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "mid.alpha", "above 0 where config.mid.beta = 0, else mid is no term at all"
     if "mid" in terms and c["mid.output_view"] and c["mid.beta"] == 0:
         yield "mid.output_view", "false where config.mid.beta = 0, as it is a soft target"
-    parts = c["micro_batches"] * c["model.norm_groups"]
+    parts = c["micro_batches"] * (1 if own else c["model.norm_groups"])
     if c["batch_size"] % parts:
         yield (
             "batch_size",
@@ -236,7 +241,7 @@ def _method_contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"at least {2 * c['micro_batches']} with method pull_push, which compares images "
             f"({c['micro_batches']} micro_batches)",
         )
-    if "kernel" in terms and c["kernel.stages"] > stages:
+    if "kernel" in terms and c["kernel.stages"] > stages and not own:
         yield "kernel.stages", f"at most {stages}, the stages of {model}"
     splits, heads = c["multi_head.split_stages"], c["multi_head.heads"]
     if method == "multi_instance" and splits:
@@ -261,7 +266,7 @@ def without_effect(config: Config, names: Iterable[str]) -> dict[str, str]:
     if method in ("tree", "multi_instance"):
         used |= {"out", "multi_head"}
     idle = {*TERMS, "multi_head"} - used
-    reasons: dict[str, str] = {}
+    reasons = own_model.without_effect(config)
     if optimizer != "sgd":
         reasons |= dict.fromkeys(("momentum", "nesterov"), f"optimizer {optimizer}")
     if schedule != "step":

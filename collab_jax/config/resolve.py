@@ -19,6 +19,7 @@ from collab_jax.config.checks import (
     parse_method,
     typed,
 )
+from collab_jax.config.own_model import check_file
 from collab_jax.config.schema import OTHER_METHODS, RESUME_FREE_KEYS, SCHEMA, Config, Key
 from collab_jax.config.text import as_text, bad_value, shown, unknown_key
 from collab_jax.config.versions import translated
@@ -38,10 +39,12 @@ __all__ = [
     "short_hash",
     "terms",
     "to_json",
+    "with_file",
 ]
 
 # The run directory's path already tells them, or they do not change the result.
-_NOT_HASHED = RESUME_FREE_KEYS | {"method", "seed"}
+# A changed file must meet the run that it belongs to, and be refused.
+_NOT_HASHED = RESUME_FREE_KEYS | {"method", "seed", "model.sha256"}
 
 
 def recipe(method: str = "baseline", overrides: Mapping[str, Any] | None = None) -> ConfigDict:
@@ -83,6 +86,16 @@ def replace(config: Config, values: Mapping[str, Any]) -> Config:
     changed = {name: config[name] for name in SCHEMA} | _typed(values)
     check_together(changed)
     return _build(changed)
+
+
+def with_file(config: Config) -> Config:
+    """The configuration with the SHA-256 of the file that its network is in, if it is in one.
+
+    Raises:
+        UserError: no such file, or not the one that the configuration names.
+    """
+    digest = check_file(config)
+    return replace(config, {"model.sha256": digest}) if digest else config
 
 
 def override(config: Config, texts: Mapping[str, str]) -> Config:

@@ -100,6 +100,7 @@ def _key(default: Any, allowed: str | tuple[str, ...], doc: str, resume_free: bo
 _COUNT_OR_NONE = "[0, 1000000000]"
 _WEIGHT = "[0, inf)"
 _ABOVE_0 = "(0, inf)"
+_GLOBS = "modules of your own network {}: globs over paths, such as **/Conv_*,!**/shortcut"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +142,16 @@ class Data:
 class Model:
     """The network."""
 
-    name: str = _key("vgg16", tuple(MODEL_STAGES), "network")
+    name: str = _key(
+        "vgg16",
+        "",
+        f"network: {', '.join(MODEL_STAGES)}, or a function of your own, FILE.py:FUNCTION or "
+        "package.module:FUNCTION",
+    )
+    layers: str = _key("", "", _GLOBS.format("whose outputs mid and pull_push take"))
+    then: str = _key("", "", _GLOBS.format("that join the layer before them, such as batch norms"))
+    split_at: str = _key("", "", "out runs the examples anew behind this module; empty: all of it")
+    sha256: str = _key("", "", "SHA-256 of your own network's file, which the run fills in")
     width: float = _key(1.0, "(0, 64]", "factor of the number of filters")
     classifier_width: int = _key(4096, "[0, 65536]", "units in both hidden layers; 0: none")
     dropout: float = _key(0.5, "[0, 1)", "dropout rate after each hidden layer")
@@ -221,6 +231,7 @@ class Kernel:
 
     weight: float = _key(0.001, _WEIGHT, "weight of L_kernel")
     stages: int = _key(2, "[1, 8]", "last stages whose 3x3 kernels it covers")
+    layers: str = _key("", "", _GLOBS.format("whose kernels it covers"))
     ramp_epochs: float = _key(0.0, _WEIGHT, "epochs in which its weight rises from 0")
 
 

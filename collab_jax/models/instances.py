@@ -30,9 +30,10 @@ class Instances:
     network: nn.Module
     count: int
 
-    def init(self, key: PRNGKeyArray, *inputs: Any) -> dict[str, Any]:
+    def init(self, key: PRNGKeyArray, *inputs: Any, **options: Any) -> dict[str, Any]:
         """Initialises every copy from a key of its own."""
-        first, *others = [self.network.init(k, *inputs) for k in jax.random.split(key, self.count)]
+        keys = jax.random.split(key, self.count)
+        first, *others = [self.network.init(k, *inputs, **options) for k in keys]
         variables = dict(first)
         copies = {_name(i): other["params"] for i, other in enumerate(others, start=1)}
         return {**variables, "params": {**variables["params"], **copies}}

@@ -5,19 +5,14 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import flax.linen as nn
 
-from collab_jax.errors import UserError
+from collab_jax.errors import UserError, reason
+from collab_jax.files.functions import file_of, split_name
 
-__all__ = ["create_own", "hash_of", "is_own"]
-
-
-def is_own(name: str) -> bool:
-    """Whether a model's name is that of a function of the user's."""
-    return ":" in name
+__all__ = ["create_own"]
 
 
 def create_own(name: str, num_classes: int) -> nn.Module:
@@ -33,7 +28,7 @@ def create_own(name: str, num_classes: int) -> nn.Module:
     Raises:
       UserError: if the file, the function or what it returns is not as expected.
     """
-    source, function = _parts(name)
+    source, function = split_name(name)
     make = getattr(_imported(name), function, None)
     if not callable(make):
         raise UserError(
@@ -46,6 +41,11 @@ def create_own(name: str, num_classes: int) -> nn.Module:
         raise UserError(
             f"model.name = {name!r}: {function}({num_classes}) raised {error}; expected "
             f"`def {function}(num_classes)`"
+        ) from error
+    except Exception as error:
+        # The function is the user's: it may raise anything.
+        raise UserError(
+            f"model.name = {name!r}: {function}({num_classes}) raised {reason(error)}"
         ) from error
     if not isinstance(model, nn.Module):
         raise UserError(
@@ -62,47 +62,9 @@ def create_own(name: str, num_classes: int) -> nn.Module:
     return model
 
 
-def hash_of(name: str) -> str:
-    """SHA-256 of the file that holds the function.
-
-    Raises:
-      UserError: if there is no such file or module.
-    """
-    return hashlib.sha256(_file_of(name).read_bytes()).hexdigest()
-
-
-def _parts(name: str) -> tuple[str, str]:
-    source, _, function = name.rpartition(":")
-    if not source or not function.isidentifier():
-        raise UserError(
-            f"model.name = {name!r}: expected FILE.py:FUNCTION or package.module:FUNCTION"
-        )
-    return source, function
-
-
-def _file_of(name: str) -> Path:
-    source, _ = _parts(name)
-    if source.endswith(".py"):
-        path = Path(source)
-    else:
-        try:
-            found = importlib.util.find_spec(source)
-        except (ImportError, ValueError):
-            found = None
-        if found is None or found.origin is None:
-            raise UserError(
-                f"model.name = {name!r}: no module {source!r} on Python's path; expected an "
-                "installed package's, or FILE.py:FUNCTION"
-            )
-        path = Path(found.origin)
-    if not path.is_file():
-        raise UserError(f"model.name = {name!r}: file {source} not found")
-    return path
-
-
 def _imported(name: str) -> ModuleType:
-    source, _ = _parts(name)
-    path = _file_of(name)
+    source, _ = split_name(name)
+    path = file_of(name)
     try:
         if not source.endswith(".py"):
             return importlib.import_module(source)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 from jax.core import Tracer
 
+from collab_jax.models.instances import Instances
 from collab_jax.models.network import Network
 from collab_jax.models.resnet import resnet18, resnet32, resnet101
 from collab_jax.models.vgg import vgg16
@@ -47,21 +48,27 @@ def create_model(
     return MODELS[name](num_classes, width=width, classifier_width=classifier_width, **options)
 
 
-def init_variables(module: nn.Module, key: Any, *inputs: Any) -> dict[str, Any]:
+def init_variables(
+    module: nn.Module | Instances, key: Any, *inputs: Any, **options: Any
+) -> dict[str, Any]:
     """Initialises a module in one program that is quick to compile, as it runs once.
 
     Args:
-      module: a Linen module.
+      module: a Linen module, or copies of one.
       key: a PRNG key.
       *inputs: arrays of the shapes that it will see.
+      **options: keyword arguments that are no arrays, such as `train=False`.
 
     Returns:
       Its variables.
     """
+
+    def init(key: Any, *inputs: Any) -> dict[str, Any]:
+        return dict(module.init(key, *inputs, **options))
+
     if isinstance(key, Tracer):  # A part of another program.
-        return dict(module.init(key, *inputs))
-    init = jax.jit(module.init, compiler_options={"xla_backend_optimization_level": 0})
-    return init(key, *inputs)
+        return init(key, *inputs)
+    return jax.jit(init, compiler_options={"xla_backend_optimization_level": 0})(key, *inputs)
 
 
 def stage_kernels(params: dict[str, Any], stages: int) -> tuple[Any, ...]:

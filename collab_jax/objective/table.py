@@ -68,8 +68,9 @@ class Objective:
       split_at: the module behind which the examples are repeated, a selection as `layers`: what
         comes before it runs once. None: they are repeated at the network's input.
       options: keyword arguments of every training pass, such as `train=True`.
-      branch: the network to its training form with several heads, for methods that train copies of
-        its parts; the copies' parameters are `heads["branches"]`.
+      branch: the network to its training form with several heads, initialised and applied like a
+        module, for methods that train copies of its parts; the copies' parameters are
+        `heads["branches"]`.
 
     Raises:
       ValueError: if two terms share a name, or `split_at` stands without `runs`.
@@ -82,7 +83,7 @@ class Objective:
     runs: int = 1
     split_at: Select | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    branch: Callable[[Any], nn.Module] | None = None
+    branch: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", tuple(self.terms))
@@ -123,7 +124,8 @@ class Objective:
         heads: dict[str, Any] = {}
         if self.branch is not None:
             first = jnp.zeros((1, *inputs.shape[1:]), inputs.dtype)
-            branched = init_variables(self.branch(model), key, first)
+            inference = {"train": False} if "train" in self.options else {}
+            branched = init_variables(self.branch(model), key, first, **inference)
             heads["branches"] = split_branches(branched["params"])[1]
         if self.captures:
             features = jax.eval_shape(

@@ -10,6 +10,7 @@ import numpy as np
 from collab_jax.data import DataInfo
 from collab_jax.errors import UserError
 from collab_jax.files.atomic import write_json
+from collab_jax.files.functions import is_own
 from collab_jax.runs.diagnostics import diagnose
 from collab_jax.runs.load import load_run
 from collab_jax.training.build import load_data
@@ -26,7 +27,7 @@ def run(
 
     Writes `evaluation-CHECKPOINT/` in the run directory: `result.json`, `predictions.npz` (logits,
     predictions, labels), `confusion_matrix.csv` (rows: true class, columns: predicted class) and
-    `diagnostics.npz`, see `collab_jax.runs.diagnostics.diagnose`.
+    `diagnostics.npz`, see `collab_jax.runs.diagnostics.diagnose`, for our own networks.
 
     Args:
       workdir: the run directory.
@@ -80,7 +81,8 @@ def run(
         writer = csv.writer(file)
         writer.writerow(["true class", *names])
         writer.writerows([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
-    found = diagnose(restored.config, restored.info, dataset.test, restored.variables)
-    np.savez_compressed(folder / "diagnostics.npz", allow_pickle=False, **found)
+    if not is_own(restored.config.model.name):
+        found = diagnose(restored.config, restored.info, dataset.test, restored.variables)
+        np.savez_compressed(folder / "diagnostics.npz", allow_pickle=False, **found)
     write_json(folder / "result.json", result)
     return result

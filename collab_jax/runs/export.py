@@ -94,7 +94,7 @@ def _write(folder: Path, restored: Restored, checkpoint: str) -> dict[str, Any]:
 
     def predict(parameters: dict[str, Array], images: Array) -> Float[Array, "batch classes"]:
         variables = jax.tree.unflatten(tree, [parameters[name] for name in names])
-        logits: Any = restored.model.apply(variables, info.normalise(images))
+        logits: Any = restored.model.apply(variables, info.normalise(images), train=False)
         return logits
 
     # As constants the parameters would be folded, tens of seconds and gigabytes of the compiler's

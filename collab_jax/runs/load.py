@@ -3,10 +3,11 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,6 @@ import numpy as np
 from collab_jax.config import Config
 from collab_jax.data import DataInfo
 from collab_jax.errors import UserError
-from collab_jax.models import Network
 from collab_jax.runs.checkpoint import checkpoint_dir, complete_steps, read_checkpoint
 from collab_jax.runs.directory import read_config
 from collab_jax.training.build import network
@@ -31,14 +31,15 @@ class Restored:
     """A trained network for inference, with nothing of training left in it.
 
     Attributes:
-      model: the network; `model.apply(variables, images)` gives logits (B, m) of normalised images.
+      model: the network; `model.apply(variables, images, train=False)` gives logits (B, m) of
+        normalised images.
       variables: `params` and `batch_stats` of the backbone and the classifier.
       info: what it must know of its data set.
       config: the run's.
       step: of the checkpoint.
     """
 
-    model: Network
+    model: nn.Module
     variables: dict[str, Any]
     info: DataInfo
     config: Config
@@ -77,7 +78,10 @@ class Restored:
 
     @cached_property
     def _step(self) -> Callable[[Any], jax.Array]:
-        return jax.jit(lambda images: self.model.apply(self.variables, self.normalise(images)))
+        def logits(images: Any) -> Any:
+            return self.model.apply(self.variables, self.normalise(images), train=False)
+
+        return jax.jit(logits)
 
     def _checked(self, images: Any) -> np.ndarray:
         images, shape = np.asarray(images), self.info.image_shape
@@ -95,6 +99,8 @@ class Restored:
 def load(run_dir: str | os.PathLike[str], which: str = "best") -> Restored:
     """Restores a trained network for inference.
 
+    A network of the user's own is made anew by its function, which executes its file.
+
     Args:
       run_dir: the directory of a run.
       which: best, last or a step.
@@ -104,7 +110,8 @@ def load(run_dir: str | os.PathLike[str], which: str = "best") -> Restored:
       `variables` and `normalise` for Flax code.
 
     Raises:
-      UserError: if there is no run, or no such checkpoint.
+      UserError: if there is no run, or no such checkpoint; if the network is the user's own and
+        its file has changed since.
       RunError: if the checkpoint is damaged.
     """
     return load_run(Path(run_dir), which)
@@ -128,13 +135,15 @@ def load_run(run_dir: Path, which: str) -> Restored:
         raise UserError(f"checkpoint: {which!r} given; expected best, last or a step")
 
     def template(record: dict[str, Any]) -> dict[str, Any]:
-        return dict(_variables(config, DataInfo.from_json(record["data"])))
+        return _variables(config, DataInfo.from_json(record["data"]))
 
     variables, record = read_checkpoint(directory, step, template)
     info = DataInfo.from_json(record["data"])
     return Restored(network(config, info.num_classes), variables, info, config, step)
 
 
-def _variables(config: Config, info: DataInfo) -> Any:
+def _variables(config: Config, info: DataInfo) -> dict[str, Any]:
+    model = network(config, info.num_classes)
     images = jnp.zeros((1, *info.image_shape), jnp.float32)
-    return jax.eval_shape(network(config, info.num_classes).init, jax.random.key(0), images)
+    found = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+    return {name: found.get(name, {}) for name in ("params", "batch_stats")}

@@ -11,7 +11,7 @@ import jax
 
 from collab_jax import data
 from collab_jax._version import __version__
-from collab_jax.config import Config, check_against_data
+from collab_jax.config import Config, check_against_data, with_file
 from collab_jax.data import DataInfo
 from collab_jax.errors import RunError
 from collab_jax.runs import processes, summary
@@ -63,7 +63,7 @@ def run(
       RunError: if the loss diverges, or the disk does not take a checkpoint or the metrics.
       Interrupted: after a signal, once a checkpoint is saved.
     """
-    run_dir = Path(workdir)
+    run_dir, config = Path(workdir), with_file(config)
     with StopSignals() as signals, surviving_streams():
         if config.deterministic:
             check_determinism(jax.default_backend())

@@ -7,6 +7,7 @@ from typing import Any
 
 from collab_jax import data
 from collab_jax.config import Config
+from collab_jax.files.functions import is_own
 from collab_jax.runs.display import device_names
 from collab_jax.training.evaluation import Evaluation, Evaluator
 from collab_jax.training.state import TrainState, count_parameters
@@ -44,11 +45,12 @@ def opening(
     place = "on the device" if resident else "read from the host"
     shape = " x ".join(map(str, dataset.train.image_shape))
     step = int(state.step)
+    width = "" if is_own(config.model.name) else f", width {config.model.width:g}"
     return {
         "run directory": run_dir,
         "devices": device_names(),
         "data": f"{dataset.name}: {splits}, {shape}, {dataset.num_classes} classes, {place}",
-        "model": f"{config.model.name}, width {config.model.width:g}, "
+        "model": f"{config.model.name}{width}, "
         f"{parameters:,} parameters ({heads:,} more in training)",
         "method": f"{config.method}: {', '.join(terms)}",
         "steps": f"{total_steps:,} of batch {config.batch_size} "

@@ -54,7 +54,7 @@ def cell_run(cell: Cell, seed: int, out: Path) -> Run:
     try:
         recipe = _load(cell.recipe, cell.method)
         texts = {key: config_lib.as_text(value) for key, value in overrides.items()}
-        config = config_lib.override(recipe, texts)
+        config = config_lib.with_file(config_lib.override(recipe, texts))
     except UserError as error:
         raise UserError(f"cell {cell.row} / {cell.column}: {error}") from None
     suffix = config_lib.short_hash(config, recipe)

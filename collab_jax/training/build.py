@@ -2,16 +2,20 @@
 
 from dataclasses import dataclass
 
+import flax.linen as nn
 import jax.numpy as jnp
 import optax
 
 from collab_jax import data
-from collab_jax.config import Config
+from collab_jax.config import Config, check_file
 from collab_jax.data import DataInfo
-from collab_jax.models import Network, create_model
+from collab_jax.files.functions import is_own
+from collab_jax.models import create_model
+from collab_jax.models.own import create_own
 from collab_jax.objective import Objective
 from collab_jax.training.method import create_objective
 from collab_jax.training.optimizer import create_optimizer, learning_rate_schedule
+from collab_jax.training.own_model import check_own
 from collab_jax.training.step import StepSettings
 
 __all__ = [
@@ -27,7 +31,7 @@ __all__ = [
 class Experiment:
     """The parts of a run that its config and its data set determine."""
 
-    model: Network
+    model: nn.Module
     objective: Objective
     optimizer: optax.GradientTransformation
     settings: StepSettings
@@ -47,8 +51,15 @@ def load_data(config: Config) -> data.Dataset:
     )
 
 
-def network(config: Config, num_classes: int) -> Network:
-    """The config's model."""
+def network(config: Config, num_classes: int) -> nn.Module:
+    """The config's model.
+
+    Raises:
+      UserError: if it is the user's own, and its function or file is not as expected.
+    """
+    if is_own(config.model.name):
+        check_file(config)
+        return create_own(config.model.name, num_classes)
     return create_model(
         config.model.name,
         num_classes,
@@ -70,9 +81,14 @@ def create_experiment(config: Config, info: DataInfo, steps_per_epoch: int) -> E
 
     Returns:
       The parts.
+
+    Raises:
+      UserError: if the network is the user's own and does not do what a run needs.
     """
     model = network(config, info.num_classes)
     objective = create_objective(config, model, info.num_classes, steps_per_epoch)
+    if is_own(config.model.name):
+        check_own(config, model, objective, info)
     optimizer = create_optimizer(config, steps_per_epoch)
     settings = StepSettings(
         model=model,

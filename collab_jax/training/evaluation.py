@@ -48,7 +48,7 @@ def eval_step(
     Returns:
       `loss`, `top1_wrong` and `top5_wrong`, summed, and the logits (B, m).
     """
-    logits: Any = model.apply(variables, inputs)
+    logits: Any = model.apply(variables, inputs, train=False)
     each = {
         "loss": losses.hard_loss(logits, labels),
         "top1_wrong": count_wrong(logits, labels, 1),

@@ -42,6 +42,7 @@ class Health:
             logits, captured = model.apply(
                 variables,
                 info.normalise(images),
+                train=False,
                 capture_intermediates=_is_hidden,
                 mutable=["intermediates"],
             )

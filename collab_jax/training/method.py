@@ -11,8 +11,11 @@ import optax
 
 from collab_jax.config import Config, schema
 from collab_jax.config import terms as terms_of
+from collab_jax.files.functions import is_own
 from collab_jax.models import LocalHeads, Network, Projections, branched, stage_kernels
+from collab_jax.models.instances import Instances
 from collab_jax.objective import CrossEntropy, Kernel, Mid, Objective, Out, PullPush, Term
+from collab_jax.training.own_model import globs, selected_kernels
 
 __all__ = ["create_objective"]
 
@@ -20,13 +23,14 @@ _FEWEST_FILTERS = 8
 
 
 def create_objective(
-    config: Config, model: Network, num_classes: int, steps_per_epoch: int
+    config: Config, model: nn.Module, num_classes: int, steps_per_epoch: int
 ) -> Objective:
     """Builds the table of terms of a config's method.
 
     Args:
       config: a valid config.
-      model: the network, whose `layers` the terms look at.
+      model: a network of ours, whose `layers` the terms look at, or of the user's own, whose layers
+        the config names.
       num_classes: m.
       steps_per_epoch: turns a term's `ramp_epochs` into steps.
 
@@ -34,7 +38,8 @@ def create_objective(
       The objective.
     """
     enabled = terms_of(config.method)
-    dtype = jnp.dtype(config.model.dtype)
+    own = not isinstance(model, Network)
+    dtype = jnp.dtype("float32" if own else config.model.dtype)
 
     def weight(settings: schema.Mid | schema.PullPush | schema.Kernel) -> float | optax.Schedule:
         ramp_steps = round(settings.ramp_epochs * steps_per_epoch)
@@ -93,11 +98,25 @@ def create_objective(
             )
         )
     if "kernel" in enabled:
-        kernels = partial(_last_stages, stages=config.kernel.stages)
+        kernels = (
+            partial(selected_kernels, layers=config.kernel.layers)
+            if own
+            else partial(_last_stages, stages=config.kernel.stages)
+        )
         table.append(Kernel(weight=weight(config.kernel), kernels=kernels))
     masks = config.out.masks_per_layer if "out" in enabled else 1
-    options = {"train": True, "masks_per_layer": masks}
-    return Objective(table, layers=model.layers, options=options, branch=branch)
+    if not own:
+        options = {"train": True, "masks_per_layer": masks}
+        return Objective(table, layers=model.layers, options=options, branch=branch)
+    return Objective(
+        table,
+        layers=globs(config.model.layers),
+        then=globs(config.model.then),
+        runs=masks**2,
+        split_at=globs(config.model.split_at) if masks > 1 else None,
+        options={"train": True},
+        branch=branch,
+    )
 
 
 def _scaled(filters: int, config: Config) -> int:
@@ -105,17 +124,20 @@ def _scaled(filters: int, config: Config) -> int:
 
     At least 8, or as many as at width 1 where those are fewer; a wide network's heads do not grow.
     """
-    return min(filters, max(_FEWEST_FILTERS, round(filters * min(config.model.width, 1.0))))
+    width = 1.0 if is_own(config.model.name) else min(config.model.width, 1.0)
+    return min(filters, max(_FEWEST_FILTERS, round(filters * width)))
 
 
 def _last_stages(params: Mapping[str, Any], stages: int) -> tuple[Any, ...]:
     return stage_kernels(dict(params), stages)
 
 
-def _branching(config: Config) -> Callable[[Any], nn.Module]:
+def _branching(config: Config) -> Callable[[Any], nn.Module | Instances]:
     settings = config.multi_head
 
-    def branch(network: Network) -> nn.Module:
+    def branch(network: Any) -> nn.Module | Instances:
+        if not isinstance(network, Network):
+            return Instances(network, settings.heads)
         if config.method == "multi_instance":
             return branched(
                 network, split_stages=(), branches=settings.heads, rescale=settings.rescale

@@ -70,7 +70,7 @@ def create_train_state(
     compared from the same start.
 
     Args:
-      model: a module that `create_model` made.
+      model: a network that `create_experiment` made, called as `model(images, train=...)`.
       objective: the total loss.
       optimizer: over the tree (params, heads).
       image_shape: (H, W, C).
@@ -83,7 +83,7 @@ def create_train_state(
     # A training pass needs an example for each part of the batch that is normalised by itself.
     batch = getattr(model, "norm_groups", 1)
     images = jnp.zeros((batch, *image_shape), jnp.float32)
-    variables = init_variables(model, key_for("model", key), images[:1])
+    variables = init_variables(model, key_for("model", key), images[:1], train=False)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     rngs = {"dropout": key_for("dropout", key)}
     heads = objective.init(key_for("heads", key), model, variables, images, rngs=rngs)

@@ -237,3 +237,38 @@ def test_the_networks_are_those_of_the_models_with_as_many_stages():
     assert set(config_lib.MODEL_STAGES) == set(MODELS)
     for name, stages in config_lib.MODEL_STAGES.items():
         assert len(create_model(name, 10).stages) == stages
+
+
+OWN = {"model__name": "net.py:make"}
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "key", "expected"),
+    [
+        ("tree", OWN, "method", "another with net.py:make: tree splits the stages"),
+        ("kernel", OWN, "kernel.layers", "such as **/Conv_*"),
+        ("mid", OWN | {"model__then": "BatchNorm_*"}, "model.then", "model.layers is empty"),
+        ("mid", OWN | {"model__sha256": "abc"}, "model.sha256", "64 hexadecimal digits"),
+        ("mid", {"model__name": "net.py:"}, "model.name", "FILE.py:FUNCTION"),
+        ("mid", {"model__name": "vgg"}, "model.name", "did you mean vgg16?"),
+        ("mid", {"model__layers": "*"}, "model.layers", "empty with vgg16"),
+        ("mid", {"model__then": "*"}, "model.then", "empty with vgg16"),
+        ("out", {"model__split_at": "*"}, "model.split_at", "empty with vgg16"),
+        ("kernel", {"kernel__layers": "*"}, "kernel.layers", "empty with vgg16"),
+    ],
+)
+def test_keys_of_a_network_of_ones_own(method, values, key, expected):
+    message = refused(config_lib.parse, changed(method, **values))
+    assert message.startswith(f"config.{key} = ") and expected in message
+
+
+def test_a_network_of_ones_own_leaves_the_keys_of_ours_idle():
+    values = {"model__dropout": 0.0, "model__norm_groups": 3, "kernel__layers": "Conv_*"}
+    keys = ["model.width", "model.layers", "model.then", "model.split_at", "kernel.stages"]
+
+    def idle(method):
+        config = config_lib.parse(changed(method, **OWN, **values))
+        return list(config_lib.without_effect(config, keys))
+
+    assert idle("out") == ["model.width", "model.layers", "model.then", "kernel.stages"]
+    assert idle("mid+kernel") == ["model.width", "model.split_at", "kernel.stages"]
