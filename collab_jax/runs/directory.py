@@ -1,5 +1,6 @@
 """A run directory: the names in it, who holds it, its config, and whether it is a run's at all."""
 
+import errno
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ from collab_jax.config import Config
 from collab_jax.errors import RunError, UserError
 from collab_jax.files.atomic import read_json, remove_temporaries, write_json
 from collab_jax.files.locks import FileLock
-from collab_jax.runs import processes
 
 __all__ = [
     "CHECKPOINTS",
@@ -28,6 +28,7 @@ __all__ = [
     "opened",
     "read_config",
     "read_result",
+    "written_or_told",
 ]
 
 CONFIG = "config.json"
@@ -175,6 +176,24 @@ def _told(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def written_or_told(folder: Path, *, asked_for: bool) -> Iterator[None]:
+    """Writes beside a run that may be read-only: what was found is then told, and not kept.
+
+    Raises:
+      OSError: if the folder was asked for, or the disk fails otherwise.
+    """
+    try:
+        yield
+    except OSError as error:
+        if asked_for or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        warnings.warn(
+            f"{folder}: not written ({error.strerror}); --output DIR writes it elsewhere",
+            stacklevel=4,
+        )
+
+
 def _acquire(run_dir: Path, lock: FileLock) -> None:
     try:
         if lock.try_acquire():
@@ -210,7 +229,12 @@ def read_config(run_dir: Path) -> Config:
 
 @contextmanager
 def opened(
-    run_dir: Path, config: Config, *, resume: bool, steps_per_dispatch: int
+    run_dir: Path,
+    config: Config,
+    *,
+    resume: bool,
+    steps_per_dispatch: int,
+    check_data: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Config, Callable[[], None]]]:
     """Holds a run directory and opens its config, as the first of a run's processes does alone.
 
@@ -219,6 +243,7 @@ def opened(
       config: as for `open_config`.
       resume: as for `open_config`.
       steps_per_dispatch: as for `open_config`.
+      check_data: as for `open_config`.
 
     Yields:
       The run's config, in every process, and what `hold` yields.
@@ -226,6 +251,9 @@ def opened(
     Raises:
       UserError, RunError: in every process, as `hold` and `open_config`.
     """
+    # Only here: it imports JAX, and the command line reads configs without.
+    from collab_jax.runs import processes
+
     with ExitStack() as stack:
         check_held: list[Callable[[], None]] = []
         settled: list[Config] = []
@@ -233,7 +261,11 @@ def opened(
         def own() -> str:
             check_held.append(stack.enter_context(hold(run_dir)))
             found = open_config(
-                run_dir, config, resume=resume, steps_per_dispatch=steps_per_dispatch
+                run_dir,
+                config,
+                resume=resume,
+                steps_per_dispatch=steps_per_dispatch,
+                check_data=check_data,
             )
             settled.append(found)
             return config_lib.to_json(found)
@@ -245,7 +277,12 @@ def opened(
 
 
 def open_config(
-    run_dir: Path, config: Config, *, resume: bool, steps_per_dispatch: int = 1
+    run_dir: Path,
+    config: Config,
+    *,
+    resume: bool,
+    steps_per_dispatch: int = 1,
+    check_data: Callable[[], bool] = lambda: False,
 ) -> Config:
     """Writes the config of a new run, or checks it against that of the run to go on with.
 
@@ -255,6 +292,8 @@ def open_config(
       resume: whether a run that is there already may go on.
       steps_per_dispatch: what 0 (automatic) means on this machine, for a new run; one that goes on
         keeps its own.
+      check_data: whether the run is known to have had this config's data; a UserError where it had
+        others. Known data may have another `data.name`.
 
     Returns:
       The run's config, `steps_per_dispatch` settled.
@@ -279,7 +318,8 @@ def open_config(
             f"{config_lib.FIRST_RESUMABLE} or later, as random numbers and units were others "
             "(--mode eval still evaluates it), or another directory"
         )
-    conflicts = config_lib.conflict_text(old, config)
+    free = ("data.name",) if check_data() else ()
+    conflicts = config_lib.conflict_text(old, config, also_free=free)
     if conflicts:
         raise UserError(
             f"--workdir {run_dir}: its run has another config: {conflicts}; expected "

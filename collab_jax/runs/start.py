@@ -18,6 +18,7 @@ from collab_jax.models import from_torch
 from collab_jax.runs import processes
 from collab_jax.runs.checkpoint import Checkpoints, checkpoint_dir, complete_steps, read_checkpoint
 from collab_jax.runs.directory import read_config
+from collab_jax.runs.identity import check_record, check_run_content
 from collab_jax.runs.load import load
 from collab_jax.runs.manifest import is_sound
 from collab_jax.training.build import Experiment, create_experiment, total_steps
@@ -26,7 +27,7 @@ from collab_jax.training.state import TrainState, create_train_state
 __all__ = ["check_shapes", "continued", "first_state", "same_images_seen", "warm_start"]
 
 # With another value of one of these, the run would have seen other images than it counts on.
-_SAME = ("seed", "data.name", "data.train_examples", "data.validation")
+_SAME = ("seed", "data.train_examples", "data.validation")
 _RESTORED = ("step", "params", "heads", "batch_stats", "opt_state", "sums")
 
 
@@ -67,7 +68,7 @@ def first_state(
         if config.init_from:
             return warm_start(state, config, info), None
         if config.continue_from:
-            return continued(state, config, num_train), None
+            return continued(state, config, num_train, info.fingerprint), None
         return state, None
 
     return processes.share_arrays(made, state)
@@ -170,7 +171,7 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def continued(state: TrainState, config: Config, num_train: int) -> TrainState:
+def continued(state: TrainState, config: Config, num_train: int, fingerprint: str) -> TrainState:
     """Replaces the initial state by the last one of the run `config.continue_from`.
 
     With another batch size, steps are counted anew: as many as that batch size takes for the
@@ -182,6 +183,7 @@ def continued(state: TrainState, config: Config, num_train: int) -> TrainState:
       state: before the first step.
       config: its `continue_from` is a run directory.
       num_train: images in the training split.
+      fingerprint: of the config's data.
 
     Returns:
       The state to start from.
@@ -194,7 +196,8 @@ def continued(state: TrainState, config: Config, num_train: int) -> TrainState:
     where = f"continue_from {source}"
     try:
         old = read_config(source)
-        for key in _SAME:
+        known = check_run_content(source, config.data.name, fingerprint)
+        for key in _SAME if known else (*_SAME, "data.name"):
             if old[key] != config[key]:
                 raise UserError(f"config.{key} = {config[key]!r}; expected {old[key]!r}, as there")
         saved = _read(source, old, state)
@@ -240,6 +243,7 @@ def _read(source: Path, old: Config, state: TrainState) -> dict[str, Any]:
         raise UserError(f"{directory}: holds no sound checkpoint; expected one")
 
     def template(record: dict[str, Any]) -> dict[str, Any]:
+        check_record(directory / str(sound[-1]), record, old)
         given = _abstract(old, DataInfo.from_json(record["data"]))
         check_shapes("its last checkpoint", _restored(given), _restored(state))
         return _restored(state)
