@@ -42,9 +42,16 @@ def calls(monkeypatch):
         record.append(("train", config.method, Path(workdir), resume))
         return {}
 
-    def evaluate(workdir, *, checkpoint="best", config=None):
+    def evaluate(workdir, *, checkpoint="best", config=None, output=None):
         record.append(("eval", config.method, Path(workdir), checkpoint))
-        return {"step": 7, "top1_error": 2.5, "top5_error": 0.0, "loss": 0.125, "images": 360}
+        return {
+            "step": 7,
+            "top1_error": 2.5,
+            "top5_error": 0.0,
+            "loss": 0.125,
+            "images": 360,
+            "data": "digits",
+        }
 
     for name, run in (("loop", train), ("evaluate", evaluate)):
         module = types.ModuleType(f"collab_jax.runs.{name}")
@@ -187,7 +194,8 @@ def test_evaluation_reads_the_runs_own_config(run_dir, calls, capsys):
     assert cli.main(["--mode", "eval", "--workdir", str(run_dir)]) == 0
     assert cli.main(["--checkpoint=0330", "--mode=eval", f"--workdir={run_dir}"]) == 0
     assert calls == [("eval", "out+mid", run_dir, "best"), ("eval", "out+mid", run_dir, "330")]
-    assert "test error 2.50% (top-1)" in capsys.readouterr().out
+    assert "test error 2.50% (top-1)" in (told := capsys.readouterr().out)
+    assert told.strip().endswith("on 360 images of digits")
 
 
 def test_evaluation_takes_another_place_of_the_data_and_nothing_that_was_trained(run_dir):
@@ -199,6 +207,19 @@ def test_evaluation_takes_another_place_of_the_data_and_nothing_that_was_trained
     assert "model.width = 0.25, not 2" in message
     assert "epochs = 3, not 30" in refused(*evaluate, "--config=digits_vgg16:out+mid")
     cli.parse([*evaluate, "--config=digits_vgg16:out+mid", "--config.epochs=3"])
+
+
+def test_evaluation_takes_other_data_and_says_where_it_goes(run_dir):
+    evaluate = ["--mode", "eval", "--workdir", str(run_dir)]
+    command = cli.parse([*evaluate, "--config.data.name=o.npz", "--config.data.test=0.5"])
+    assert (command.config.data.name, command.output) == ("o.npz", None)
+    assert "data.test = 0, not 0.5" in refused(*evaluate, "--config.data.test=0.5")
+    assert "data.cutout" in refused(*evaluate, "--config.data.name=o.npz", "--config.data.cutout=2")
+    export = ["--mode=export", f"--workdir={run_dir}"]
+    assert "data.name = digits" in refused(*export, "--config.data.name=o.npz")
+    assert cli.parse([*export, "--output=there"]).output == Path("there")
+    assert "--output is empty" in refused(*export, "--output=")
+    assert "only with --mode eval or export" in refused("--config=digits_vgg16", "--output=there")
 
 
 def test_evaluation_finds_the_default_directory_of_a_recipe(tmp_path, monkeypatch):

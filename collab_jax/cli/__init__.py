@@ -16,8 +16,15 @@ from collab_jax import config as config_lib
 from collab_jax._version import __version__
 from collab_jax.cli.command import Command, UsageError, one_line, parse, usage
 from collab_jax.errors import RunError, UserError
-from collab_jax.runs.environment import request_determinism
+from collab_jax.runs.environment import (
+    check_devices,
+    check_switches,
+    leave_out_idle_plugins,
+    request_determinism,
+)
+from collab_jax.runs.programs import heal
 from collab_jax.runs.signals import EXIT_CODE, Interrupted, stop_at_once
+from collab_jax.runs.streams import tell
 
 __all__ = [
     "Command",
@@ -35,6 +42,8 @@ def execute(command: Command) -> dict[str, Any]:
     """Trains or evaluates, and returns the run's result."""
     if command.config.deterministic:
         request_determinism()
+    leave_out_idle_plugins()
+    check_switches()
     # Only here: JAX takes seconds to import, and a wrong flag should be told at once.
     from collab_jax.runs import evaluate, loop, processes
 
@@ -44,15 +53,21 @@ def execute(command: Command) -> dict[str, Any]:
     elif command.mode == "train" and processes.under_slurm():
         processes.start()
 
+    check_devices()
     # Orbax logs pages of tracebacks for an error that it also raises and that is told in one line.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if command.mode == "eval":
-        return evaluate.run(command.workdir, checkpoint=command.checkpoint, config=command.config)
+        return evaluate.run(
+            command.workdir,
+            checkpoint=command.checkpoint,
+            config=command.config,
+            output=command.output,
+        )
     if command.mode == "export":
         from collab_jax.runs import export
 
-        return export.run(command.workdir, checkpoint=command.checkpoint)
+        return export.run(command.workdir, checkpoint=command.checkpoint, output=command.output)
     return loop.run(command.config, command.workdir, resume=command.resume, profile=command.profile)
 
 
@@ -61,9 +76,13 @@ def _keep_programs() -> None:
     import jax
 
     settings: Any = jax.config
-    if settings.jax_compilation_cache_dir is None:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(folder / "collab_jax" / "programs"))
+    home = os.path.expanduser("~/.cache")
+    folder = os.environ.get("XDG_CACHE_HOME") or home
+    # Without a home directory there is no place to keep them.
+    if settings.jax_compilation_cache_dir is None and folder != "~/.cache":
+        programs = Path(folder) / "collab_jax" / "programs"
+        heal(programs)
+        jax.config.update("jax_compilation_cache_dir", str(programs))
         jax.config.update("jax_compilation_cache_max_size", _PROGRAM_BYTES)
 
 
@@ -113,14 +132,14 @@ def _from_closed_loop(error: BaseException | None) -> bool:
 def _summary(command: Command, result: dict[str, Any]) -> str:
     if command.mode == "export":
         return (
-            f"{command.workdir / f'exported-{command.checkpoint}'}: checkpoint "
-            f"{command.checkpoint} (step {result['step']}), {result['parameters']:,} parameters, "
-            f"for {' and '.join(result['platforms'])}"
+            f"{(command.output or command.workdir) / f'exported-{command.checkpoint}'}: "
+            f"checkpoint {command.checkpoint} (step {result['step']}), "
+            f"{result['parameters']:,} parameters, for {' and '.join(result['platforms'])}"
         )
     return (
         f"{command.workdir}, checkpoint {command.checkpoint} (step {result['step']}): "
         f"test error {result['top1_error']:.2f}% (top-1), {result['top5_error']:.2f}% (top-5), "
-        f"loss {result['loss']:.4f} on {result['images']} images"
+        f"loss {result['loss']:.4f} on {result['images']} images of {result['data']}"
     )
 
 
@@ -160,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         if (text := _information(arguments, program)) is not None:
-            print(text, end="")
+            tell(text)
             return 0
         _tell_on_stderr()
         command = parse(arguments)
@@ -169,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with stop_at_once(), _plain_messages():
             result = execute(command)
         if command.mode != "train":
-            print(_summary(command, result))
+            tell(_summary(command, result) + "\n")
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return EXIT_CODE

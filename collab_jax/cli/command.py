@@ -21,6 +21,8 @@ __all__ = ["Command", "UsageError", "one_line", "parse", "usage"]
 
 _PROCESS_FLAGS = ("--coordinator", "--num_processes", "--process_id")
 _MODES = ("train", "eval", "export")
+# What says which data a run is evaluated on; content, not name, tells whether they are its own.
+_OF_DATA = ("data.name", "data.test", "data.image_size")
 _RUN_FILES = ("config.json", "metrics.jsonl", "checkpoints")
 
 
@@ -37,6 +39,7 @@ class Command:
         workdir: the run directory.
         mode: train, evaluate or export.
         checkpoint: which checkpoint to evaluate or export: best, last or a step.
+        output: where an evaluation or an export goes; None: into the run directory.
         resume: go on with the run that the directory holds; if False it must hold none.
         profile: the first step to trace and the one after the last, None for no trace.
         command_line: the arguments as one line that a shell reads back.
@@ -49,6 +52,7 @@ class Command:
     workdir: Path
     mode: Literal["train", "eval", "export"] = "train"
     checkpoint: str = "best"
+    output: Path | None = None
     resume: bool = True
     profile: tuple[int, int] | None = None
     command_line: str = ""
@@ -95,6 +99,12 @@ def _parser(program: str) -> config_lib.FlagParser:
         "best|last|STEP",
         "checkpoint to evaluate or export (default: best)",
         "best",
+    )
+    add(
+        "--output",
+        "DIR",
+        "where to write evaluation-CHECKPOINT or exported-CHECKPOINT (default: the run directory)",
+        "elsewhere",
     )
     coordinator = "address of the first of several processes that train one run together"
     add("--coordinator", "HOST:PORT", coordinator, "localhost:1234")
@@ -161,17 +171,14 @@ def _parse(arguments: Sequence[str]) -> Command:
     if mode not in _MODES:
         hint = config_lib.did_you_mean(mode, _MODES)
         raise UserError(f"--mode {mode!r}: expected train, eval or export{hint}")
-    for flag, modes in {"--checkpoint": _MODES[1:], "--profile": _MODES[:1]}.items():
+    of_modes = {"--checkpoint": _MODES[1:], "--output": _MODES[1:], "--profile": _MODES[:1]}
+    for flag, modes in of_modes.items():
         if flag in flags and mode not in modes:
             wanted = " or ".join(modes)
             raise UserError(f"{flag} {flags[flag]}: expected only with --mode {wanted}")
     if given.resume and given.no_resume:
         raise UserError("--resume and --no-resume exclude each other, expected one of them")
-    if given.workdir is not None and not given.workdir.strip():
-        raise UserError("--workdir is empty, expected a directory")
-    if not (given.workdir or "").isprintable():
-        raise UserError(f"--workdir {given.workdir}: expected printable characters")
-    directory = Path(os.path.expanduser(given.workdir)) if given.workdir else None
+    directory, output = (_directory(flag, flags.get(flag)) for flag in ("--workdir", "--output"))
     if given.config is not None:
         config, workdir = _from_recipe(given.config, given.overrides)
         workdir = directory or workdir
@@ -184,7 +191,7 @@ def _parse(arguments: Sequence[str]) -> Command:
         raise UsageError(f"--config FILE[:METHOD]{also} is missing")
     if run is None:
         _check_workdir(workdir, resume=resume)
-    elif conflicts := config_lib.conflict_text(run, config):
+    elif conflicts := config_lib.conflict_text(run, config, also_free=_free(mode, run, config)):
         # A run is not evaluated as what it is not.
         raise UserError(f"{workdir}: the run was trained with {conflicts} (--config is not needed)")
     return Command(
@@ -192,6 +199,7 @@ def _parse(arguments: Sequence[str]) -> Command:
         workdir=workdir,
         mode=mode,
         checkpoint=_parse_checkpoint(flags.get("--checkpoint", "best")),
+        output=output,
         resume=resume,
         profile=_parse_profile(flags["--profile"]) if "--profile" in flags else None,
         command_line=shlex.join(arguments),
@@ -201,6 +209,20 @@ def _parse(arguments: Sequence[str]) -> Command:
             for key, reason in config_lib.without_effect(config, given.overrides).items()
         ),
     )
+
+
+def _directory(flag: str, text: str | None) -> Path | None:
+    if text is None:
+        return None
+    if not text.strip():
+        raise UserError(f"{flag} is empty, expected a directory")
+    if not text.isprintable():
+        raise UserError(f"{flag} {text}: expected printable characters")
+    return Path(os.path.expanduser(text))
+
+
+def _free(mode: str, run: Config, config: Config) -> tuple[str, ...]:
+    return _OF_DATA if mode == "eval" and run.data.name != config.data.name else ()
 
 
 def _from_recipe(argument: str, overrides: dict[str, str]) -> tuple[Config, Path]:

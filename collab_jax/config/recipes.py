@@ -83,7 +83,7 @@ def call(path: Path, signature: str, *arguments: Any) -> Any:
     except SyntaxError as error:
         line = f", line {error.lineno}" if error.filename == str(path) and error.lineno else ""
         raise UserError(f"{path}{line}: syntax error: {error.msg}") from None
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # A file may raise SystemExit or KeyboardInterrupt as well.
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         line = f", line {lines[-1]}" if lines else ""

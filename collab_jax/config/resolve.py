@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -28,6 +28,7 @@ from collab_jax.errors import UserError
 __all__ = [
     "check_key",
     "conflict_text",
+    "identity_hash",
     "decay_points",
     "differences",
     "from_json",
@@ -242,27 +243,47 @@ def differences(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
     return [(name, old[name], new[name]) for name in SCHEMA if old[name] != new[name]]
 
 
-def resume_conflicts(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
+def resume_conflicts(
+    old: Config, new: Config, *, also_free: Collection[str] = ()
+) -> list[tuple[str, Any, Any]]:
     """Those of `differences` that forbid going on with one run as the other.
 
     `steps_per_dispatch` 0 stands for whatever the first run settled on, and decays may be told as
     parts of the run or as epochs.
+
+    Args:
+        old: of the first run.
+        new: of the other.
+        also_free: keys that may differ, beside those that always may.
     """
     same = {"steps_per_dispatch": new.steps_per_dispatch == 0}
     same["decay_epochs"] = decay_points(old) == decay_points(new)
     return [
         (name, before, now)
         for name, before, now in differences(old, new)
-        if name not in RESUME_FREE_KEYS and not same.get(name)
+        if name not in {*RESUME_FREE_KEYS, *also_free} and not same.get(name)
     ]
 
 
-def conflict_text(old: Config, new: Config) -> str:
+def conflict_text(old: Config, new: Config, *, also_free: Collection[str] = ()) -> str:
     """`epochs = 3, not 30, seed = 0, not 1` of all `resume_conflicts`, "" where there is none."""
     return ", ".join(
         f"{name} = {as_text(before)}, not {as_text(now)}"
-        for name, before, now in resume_conflicts(old, new)
+        for name, before, now in resume_conflicts(old, new, also_free=also_free)
     )
+
+
+def identity_hash(config: Config) -> str:
+    """Twelve hexadecimal digits of all that a run may not change when it goes on.
+
+    Where its data come from is left out: they are known by their content.
+    """
+    values = {
+        name: decay_points(config) if name == "decay_epochs" else config[name]
+        for name in SCHEMA
+        if name not in {*RESUME_FREE_KEYS, "version", "data.name", "steps_per_dispatch"}
+    }
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
 
 
 def decay_points(config: Config) -> list[float]:

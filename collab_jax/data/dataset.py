@@ -138,9 +138,7 @@ def load(
         UserError: the data set is unknown, not there, damaged or does not fit the arguments.
         RunError: the disk is full.
     """
-    root = _path(data_dir or "~/.cache/collab_jax")
-    manual = _path(manual_dir) if manual_dir else root / "downloads" / "manual"
-    arrays = _arrays(name, root, manual, image_size, test)
+    arrays = _arrays(name, data_dir, manual_dir, image_size, test)
     labels = np.asarray(arrays.train_labels)
     rows = None
     held_out = None
@@ -166,7 +164,18 @@ def load(
     )
 
 
-def _arrays(name: str, root: Path, manual_dir: Path, image_size: int, test: float) -> Arrays:
+def _arrays(name: str, data_dir: str, manual_dir: str, image_size: int, test: float) -> Arrays:
+    if name.lower().endswith(".npz"):
+        return npz_source.load(_path(name), image_size, test)
+    if name == "digits" and not test:
+        return digits.load(image_size)
+    root = _path(data_dir or "~/.cache/collab_jax")
+    if not data_dir and root == Path("~/.cache/collab_jax").absolute():
+        raise UserError(
+            "data.dir is empty and there is no home directory to keep data in (HOME is not set); "
+            "expected a folder"
+        )
+    manual = _path(manual_dir) if manual_dir else root / "downloads" / "manual"
     kind, _, place = name.partition(":")
     if kind in ("folder", "csv", "hf"):
         if not place:
@@ -178,15 +187,11 @@ def _arrays(name: str, root: Path, manual_dir: Path, image_size: int, test: floa
         else:
             listing = hf_source.listing(place, name, root)
         return image_files.load(listing, root, image_size, test)
-    if name.lower().endswith(".npz"):
-        return npz_source.load(_path(name), image_size, test)
     if test:
         raise UserError(f"data.test = {test:g}: expected 0 for {name}, which has a test split")
-    if name == "digits":
-        return digits.load(image_size)
     if name in ARCHIVES:
-        return archives.load(name, root, manual_dir, image_size)
-    return tfds_source.load(name, root, manual_dir, image_size)
+        return archives.load(name, root, manual, image_size)
+    return tfds_source.load(name, root, manual, image_size)
 
 
 def _path(text: str) -> Path:

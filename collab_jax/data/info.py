@@ -21,6 +21,7 @@ class DataInfo:
       image_shape: (H, W, C).
       mean: of each channel of the training split's pixels divided by 255.
       std: likewise.
+      fingerprint: of the data set's content, see `Dataset`; empty where it was not recorded.
     """
 
     num_classes: int
@@ -28,6 +29,7 @@ class DataInfo:
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fingerprint: str = ""
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DataInfo":
@@ -38,6 +40,7 @@ class DataInfo:
             image_shape=(height, width, channels),
             mean=tuple(float(value) for value in dataset.mean),
             std=tuple(float(value) for value in dataset.std),
+            fingerprint=dataset.fingerprint,
         )
 
     @classmethod

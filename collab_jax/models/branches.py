@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from collab_jax.models.blocks import ConvLayer
 from collab_jax.models.classifier import HierarchicalDropoutClassifier
+from collab_jax.models.images import check_normalised
 from collab_jax.models.network import Network
 
 __all__ = ["BranchedNetwork", "branched", "rescale_gradient", "split_branches"]
@@ -76,6 +77,7 @@ class BranchedNetwork(Network):
                 f"splits: {self.splits} given; expected {1 + len(self.stages)} numbers, one for "
                 "the stem and one for each stage"
             )
+        check_normalised(images)
         paths = [images.astype(self.dtype)]
         for position, branches in enumerate(self.splits):
             if branches > 1 and (train or self.is_initializing()):

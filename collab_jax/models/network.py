@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from collab_jax.models.blocks import ConvLayer
 from collab_jax.models.classifier import HierarchicalDropoutClassifier
+from collab_jax.models.images import check_normalised
 
 __all__ = ["Network"]
 
@@ -54,7 +55,11 @@ class Network(nn.Module):
 
         Returns:
           Logits (B, m) in inference, (K^2, B, m) in training.
+
+        Raises:
+          ValueError: if the images are integers, as raw ones are.
         """
+        check_normalised(images)
         same = {"dtype": self.dtype, "norm_groups": self.norm_groups}
         x = images.astype(self.dtype)
         if self.stem_filters is not None:

@@ -13,6 +13,7 @@ from collab_jax.models.registry import MODELS, create_model
 __all__ = ["from_torch"]
 
 _BASE_FILTERS = {"vgg16": 64, "resnet18": 64, "resnet32": 16, "resnet101": 64}
+_WRAPPERS = ("state_dict", "net", "model")
 
 
 def from_torch(name: str, state_dict: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
@@ -25,17 +26,18 @@ def from_torch(name: str, state_dict: Mapping[str, Any]) -> tuple[Network, dict[
 
     Args:
       name: vgg16, resnet18, resnet32 or resnet101.
-      state_dict: names to tensors or arrays, in PyTorch's layouts (OIHW and (out, in)).
+      state_dict: names to tensors or arrays, in PyTorch's layouts (OIHW and (out, in)), of any
+        floating type, or a checkpoint that holds them as `state_dict`, `net` or `model`.
 
     Returns:
-      `(model, variables)`, the width and the classes read off the shapes.
+      `(model, variables)`, the width and the classes read off the shapes, in float32.
 
     Raises:
       ValueError: if the name is unknown, or a tensor is missing, left over, or of another shape.
     """
     if name not in MODELS:
         raise ValueError(f"name: {name!r} is not a model; expected one of {', '.join(MODELS)}")
-    tensors = {key: np.asarray(value) for key, value in state_dict.items()}
+    tensors = {key: _array(value) for key, value in _unwrapped(state_dict).items()}
     kernels = [key for key, value in tensors.items() if value.ndim == 4]
     linears = [key for key, value in tensors.items() if value.ndim == 2]
     if not kernels or len(linears) not in (1, 3):
@@ -61,6 +63,21 @@ def from_torch(name: str, state_dict: Mapping[str, Any]) -> tuple[Network, dict[
     if shapes != jax.tree.map(np.shape, dict(template)):
         raise ValueError(f"state_dict: its layers are not those of {name} in order")
     return model, jax.tree.map(jnp.asarray, variables)
+
+
+def _unwrapped(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+    for key in _WRAPPERS:
+        if isinstance(inner := state_dict.get(key), Mapping):
+            return _unwrapped(inner)
+    return state_dict
+
+
+def _array(value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):  # NumPy takes no tensor that is trained, on a GPU, or bfloat16.
+        value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value
+    array = np.asarray(value)
+    return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
 
 class _Source:

@@ -72,6 +72,7 @@ class Checkpointer:
 
     Args:
       run_dir: the run directory.
+      check: raises an error where a checkpoint's path and record are not this run's.
 
     Attributes:
       directory: the folder that holds one folder a step.
@@ -81,7 +82,12 @@ class Checkpointer:
       RunError: if it cannot be opened or written.
     """
 
-    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        run_dir: str | os.PathLike[str],
+        check: Callable[[Path, dict[str, Any]], None] = lambda path, record: None,
+    ) -> None:
+        self._check = check
         self.directory = checkpoint_dir(run_dir)
         self._pinned = _Pinned()
         # Of several processes, one writes; the others do not come to Orbax's barriers.
@@ -136,7 +142,8 @@ class Checkpointer:
             saved = self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+                    state=ocp.args.StandardSave(state),
+                    record=ocp.args.JsonSave({**record, "step": step}),
                 ),
             )
         except (OSError, ValueError, RuntimeError) as error:
@@ -197,8 +204,9 @@ class Checkpointer:
         for candidate in reversed(complete):
             if not is_sound(self._path(candidate)):
                 continue
+            state, record = self._read(candidate, template)
             self._remove_after(candidate)
-            return candidate, *self._read(candidate, template)
+            return candidate, state, record
         raise RunError(
             f"{self.directory}: every checkpoint is damaged "
             f"(step {', '.join(map(str, complete)) or 'none'}); expected one that meets its "
@@ -228,14 +236,14 @@ class Checkpointer:
         if jax.process_count() > 1:
             template = jax.tree.map(np.asarray, template)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        with _restoring(self._path(step)):
+        path = self._path(step)
+        with _restoring(path):
+            record = _read_record(path)
+            self._check(path, record)
             restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
-                ),
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             )
-            return restored["state"], _checked_record(restored["record"])
+            return restored["state"], record
 
     def _remove_after(self, step: int) -> None:
         newer = [other for other in _steps(self.directory) if other > step]
@@ -323,10 +331,8 @@ def read_checkpoint(
     if not is_sound(path):
         raise RunError(f"{path}: damaged, it differs from its {MANIFEST}")
     with _restoring(path):
-        record = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(
-            path / "record", args=ocp.args.JsonRestore()
-        )
-        wanted = template(_checked_record(record))
+        record = _read_record(path)
+        wanted = template(record)
         if not wanted:
             return {}, record
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -356,9 +362,18 @@ def _restoring(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _checked_record(record: Any) -> dict[str, Any]:
+def _read_record(path: Path) -> dict[str, Any]:
+    record = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(
+        path / "record", args=ocp.args.JsonRestore()
+    )
     if not isinstance(record, dict):
         raise TypeError(f"its record is a {type(record).__name__}, not a JSON object")
+    # Checkpoints of version 0.1.0 do not say it.
+    if str(record.get("step", path.name)) != path.name:
+        raise RunError(
+            f"{path}: this checkpoint was written as step {record['step']}; expected a folder of "
+            "that name. Nothing is changed"
+        )
     return record
 
 

@@ -1,5 +1,6 @@
 """A run directory: the names in it, who holds it, its config, and whether it is a run's at all."""
 
+import errno
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ __all__ = [
     "open_config",
     "read_config",
     "read_result",
+    "written_or_told",
 ]
 
 CONFIG = "config.json"
@@ -173,6 +175,24 @@ def _told(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def written_or_told(folder: Path, *, asked_for: bool) -> Iterator[None]:
+    """Writes beside a run that may be read-only: what was found is then told, and not kept.
+
+    Raises:
+      OSError: if the folder was asked for, or the disk fails otherwise.
+    """
+    try:
+        yield
+    except OSError as error:
+        if asked_for or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        warnings.warn(
+            f"{folder}: not written ({error.strerror}); --output DIR writes it elsewhere",
+            stacklevel=4,
+        )
+
+
 def _acquire(run_dir: Path, lock: FileLock) -> None:
     try:
         if lock.try_acquire():
@@ -207,7 +227,12 @@ def read_config(run_dir: Path) -> Config:
 
 
 def open_config(
-    run_dir: Path, config: Config, *, resume: bool, steps_per_dispatch: int = 1
+    run_dir: Path,
+    config: Config,
+    *,
+    resume: bool,
+    steps_per_dispatch: int = 1,
+    check_data: Callable[[], bool] = lambda: False,
 ) -> Config:
     """Writes the config of a new run, or checks it against that of the run to go on with.
 
@@ -217,6 +242,8 @@ def open_config(
       resume: whether a run that is there already may go on.
       steps_per_dispatch: what 0 (automatic) means on this machine, for a new run; one that goes on
         keeps its own.
+      check_data: whether the run is known to have had this config's data; a UserError where it had
+        others. Known data may have another `data.name`.
 
     Returns:
       The run's config, `steps_per_dispatch` settled.
@@ -241,7 +268,8 @@ def open_config(
             f"{config_lib.FIRST_RESUMABLE} or later, as random numbers and units were others "
             "(--mode eval still evaluates it), or another directory"
         )
-    conflicts = config_lib.conflict_text(old, config)
+    free = ("data.name",) if check_data() else ()
+    conflicts = config_lib.conflict_text(old, config, also_free=free)
     if conflicts:
         raise UserError(
             f"--workdir {run_dir}: its run has another config: {conflicts}; expected "

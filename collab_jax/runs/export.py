@@ -8,6 +8,7 @@ import platform
 import shutil
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from collab_jax._version import __version__
 from collab_jax.errors import RunError, UserError
 from collab_jax.files.atomic import new_folder, read_json, write_json
 from collab_jax.runs import load_model
+from collab_jax.runs.directory import written_or_told
 from collab_jax.runs.load import Restored, load_run
 from collab_jax.training.state import count_parameters
 
@@ -35,7 +37,12 @@ logits = predict(images)
 _DIFFERENT = 0.02
 
 
-def run(workdir: str | os.PathLike[str], *, checkpoint: str = "best") -> dict[str, Any]:
+def run(
+    workdir: str | os.PathLike[str],
+    *,
+    checkpoint: str = "best",
+    output: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
     """Exports a checkpoint of a run for inference elsewhere.
 
     Writes `exported-CHECKPOINT/` in the run directory:
@@ -48,11 +55,12 @@ def run(workdir: str | os.PathLike[str], *, checkpoint: str = "best") -> dict[st
     - `model.json`: classes, shapes, normalisation, platforms, versions, SHA-256 of the files.
 
     An export that was there before is replaced once the new one is written, read back and gives
-    the network's logits.
+    the network's logits. Where the run directory takes no files, it warns and keeps none.
 
     Args:
       workdir: the run directory.
       checkpoint: best, last or a step.
+      output: folder to write into; None for the run directory.
 
     Returns:
       The content of `model.json`.
@@ -61,15 +69,20 @@ def run(workdir: str | os.PathLike[str], *, checkpoint: str = "best") -> dict[st
       UserError: if the directory holds no run, or no such checkpoint, or the folder holds what is
         not an export's.
       RunError: if the checkpoint is damaged, or the program does not give the network's logits.
+      OSError: if `output` takes no files.
     """
     run_dir = Path(workdir)
     restored = load_run(run_dir, checkpoint)
-    folder = run_dir / f"exported-{checkpoint}"
+    folder = Path(output or run_dir) / f"exported-{checkpoint}"
     _check_own(folder)
-    with new_folder(folder) as temporary:
+    description: dict[str, Any] = {}
+    with written_or_told(folder, asked_for=output is not None), new_folder(folder) as temporary:
         description = _write(temporary, restored, checkpoint)
         if folder.exists():
             shutil.rmtree(folder)
+    if not description:
+        with TemporaryDirectory() as temporary:
+            description = _write(Path(temporary), restored, checkpoint)
     return description
 
 

@@ -17,6 +17,7 @@ from collab_jax.data import DataInfo
 from collab_jax.errors import UserError
 from collab_jax.runs.checkpoint import checkpoint_dir, complete_steps, read_checkpoint
 from collab_jax.runs.directory import read_config
+from collab_jax.runs.identity import check_record
 from collab_jax.training.build import network
 
 __all__ = ["Restored", "load", "load_run"]
@@ -135,6 +136,7 @@ def load_run(run_dir: Path, which: str) -> Restored:
         raise UserError(f"checkpoint: {which!r} given; expected best, last or a step")
 
     def template(record: dict[str, Any]) -> dict[str, Any]:
+        check_record(directory / str(step), record, config)
         return _variables(config, DataInfo.from_json(record["data"]))
 
     variables, record = read_checkpoint(directory, step, template)

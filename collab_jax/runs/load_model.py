@@ -27,7 +27,8 @@ def load(folder: str | os.PathLike[str]) -> Callable[[Any], jax.Array]:
       It is compiled for each B that it meets, and may be part of other jitted functions.
 
     Raises:
-      ValueError: if a file is not the one that `model.json` describes.
+      ValueError: if a file is not the one that `model.json` describes, or the export was made by
+        a newer jax.
     """
     folder = Path(folder)
     description = json.loads((folder / "model.json").read_text())
@@ -38,7 +39,18 @@ def load(folder: str | os.PathLike[str]) -> Callable[[Any], jax.Array]:
     with np.load(folder / "parameters.npz", allow_pickle=False) as arrays:
         parameters = jax.device_put(dict(arrays))
     shape = tuple(description["image_shape"])
-    call = jax.jit(_program(folder, description, parameters, shape).call)
+    try:
+        newest = export.maximum_supported_calling_convention_version
+        if description["calling_convention_version"] > newest:
+            raise ValueError(f"calling convention above {newest}")
+        call = jax.jit(_program(folder, description, parameters, shape).call)
+        call.lower(parameters, jax.ShapeDtypeStruct((1, *shape), np.uint8))
+    except Exception as error:
+        written = description.get("versions", {}).get("jax", "an unknown version")
+        raise ValueError(
+            f"{folder}: an export by jax {written} that jax {jax.__version__} does not load; "
+            f"expected jax {written} or later (pip install 'jax>={written}')"
+        ) from error
 
     def predict(images: Any) -> jax.Array:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape:

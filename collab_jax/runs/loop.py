@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from collab_jax.runs.directory import RESULT
 from collab_jax.runs.display import Display, NoDisplay, TerminalDisplay, note
 from collab_jax.runs.environment import check_determinism
 from collab_jax.runs.faults import Faults
+from collab_jax.runs.identity import check_record, check_run_content, stamp
 from collab_jax.runs.metrics_log import Log, MetricsLog, NoLog
 from collab_jax.runs.profiling import Profiler
 from collab_jax.runs.result import final_result, new_record, update_record, write_result
@@ -74,7 +76,15 @@ def run(
         )
         chunk = 1 if jax.default_backend() == "cpu" else _STEPS_PER_DISPATCH
         with (
-            opened(run_dir, config, resume=resume, steps_per_dispatch=chunk) as (own, check_held),
+            opened(
+                run_dir,
+                config,
+                resume=resume,
+                steps_per_dispatch=chunk,
+                check_data=lambda: check_run_content(
+                    run_dir, config.data.name, dataset.fingerprint
+                ),
+            ) as (own, check_held),
             processes.watched(),
         ):
             return Run(own, run_dir, dataset, signals, check_held, profile).train()
@@ -131,7 +141,11 @@ class Run:
         )
         self.compiled: set[int] = set()
         first = processes.is_first()
-        self.checkpoints: Checkpoints = Checkpointer(run_dir) if first else NoCheckpointer()
+        self.checkpoints: Checkpoints = (
+            Checkpointer(run_dir, partial(check_record, config=config))
+            if first
+            else NoCheckpointer()
+        )
         self.faults = Faults(
             run_dir,
             check_held,
@@ -141,7 +155,8 @@ class Run:
             skip=config.nonfinite == "skip",
         )
         state, record = first_state(experiment, config, info, self.checkpoints, len(dataset.train))
-        self.record = record or new_record(info, dataset.validation is not None)
+        self.record = record or new_record(dataset.validation is not None)
+        self.record.update(stamp(config, info))
         self.state = self.placement.replicate(state)
         self.step = self.first_step = int(state.step)
         self.clock = Clock(began, self.record["seconds"], self.step)

@@ -26,6 +26,9 @@ __all__ = [
 ]
 
 _HEARTBEAT_SECONDS = 30
+_COUNT = "collab_jax/num_processes"
+_COUNT_TIMEOUT = 60_000
+"""Milliseconds."""
 _ERRORS: dict[str, type[Exception]] = {"UserError": UserError, "RunError": RunError}
 
 
@@ -57,6 +60,28 @@ def start(
             f"process {process_id} of {num_processes}: could not join the others at {coordinator} "
             f"({str(error).splitlines()[0]})"
         ) from error
+    _check_count()
+
+
+def _check_count() -> None:
+    """Compares how many processes each of them was told that there are.
+
+    Raises:
+      UserError: in the first process and in each that was told another number.
+    """
+    # JAX shares values by name before the devices are known in private only.
+    from jax._src import distributed
+
+    state: Any = distributed.global_state
+    own, count = state.process_id, state.num_processes
+    state.client.key_value_set(f"{_COUNT}/{own}", str(count))
+    for other in range(1, count) if own == 0 else (0,):
+        told = int(state.client.blocking_key_value_get(f"{_COUNT}/{other}", _COUNT_TIMEOUT))
+        if told != count:
+            raise UserError(
+                f"--num_processes {count}: process {other} was started with {told}; expected the "
+                "same in all of them"
+            )
 
 
 def under_slurm() -> bool:

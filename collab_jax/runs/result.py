@@ -9,7 +9,6 @@ from typing import Any
 
 from collab_jax._version import __version__
 from collab_jax.config import Config
-from collab_jax.data import DataInfo
 from collab_jax.files.atomic import read_json, write_json
 from collab_jax.runs.display import device_names
 
@@ -25,10 +24,9 @@ __all__ = [
 ]
 
 
-def new_record(info: DataInfo, has_validation: bool) -> dict[str, Any]:
+def new_record(has_validation: bool) -> dict[str, Any]:
     """What is known of a run that has not begun; each of its checkpoints holds such a record."""
     return {
-        "data": info.to_json(),
         "best": None,
         "results": new_results(has_validation),
         "seconds": 0.0,
@@ -59,6 +57,7 @@ def final_result(config: Config, record: Mapping[str, Any], seconds: float) -> d
         "best_checkpoint": record["best"],
         "method": config.method,
         "seed": config.seed,
+        "data_fingerprint": record["data"]["fingerprint"],
         "seconds": seconds,
         "versions": versions(),
         "git_revision": git_revision(),

@@ -19,6 +19,7 @@ from collab_jax.models import from_torch
 from collab_jax.runs import processes
 from collab_jax.runs.checkpoint import Checkpoints, checkpoint_dir, complete_steps, read_checkpoint
 from collab_jax.runs.directory import hold, open_config, read_config
+from collab_jax.runs.identity import check_record, check_run_content
 from collab_jax.runs.load import load
 from collab_jax.runs.manifest import is_sound
 from collab_jax.training.build import Experiment, create_experiment, total_steps
@@ -27,13 +28,18 @@ from collab_jax.training.state import TrainState, create_train_state
 __all__ = ["check_shapes", "continued", "first_state", "opened", "same_images_seen", "warm_start"]
 
 # With another value of one of these, the run would have seen other images than it counts on.
-_SAME = ("seed", "data.name", "data.train_examples", "data.validation")
+_SAME = ("seed", "data.train_examples", "data.validation")
 _RESTORED = ("step", "params", "heads", "batch_stats", "opt_state", "sums")
 
 
 @contextmanager
 def opened(
-    run_dir: Path, config: Config, *, resume: bool, steps_per_dispatch: int
+    run_dir: Path,
+    config: Config,
+    *,
+    resume: bool,
+    steps_per_dispatch: int,
+    check_data: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Config, Callable[[], None]]]:
     """Holds a run directory and opens its config, as the first of a run's processes does alone.
 
@@ -42,6 +48,7 @@ def opened(
       config: as for `open_config`.
       resume: as for `open_config`.
       steps_per_dispatch: as for `open_config`.
+      check_data: as for `open_config`.
 
     Yields:
       The run's config, in every process, and what `hold` yields.
@@ -56,7 +63,11 @@ def opened(
         def own() -> str:
             check_held.append(stack.enter_context(hold(run_dir)))
             found = open_config(
-                run_dir, config, resume=resume, steps_per_dispatch=steps_per_dispatch
+                run_dir,
+                config,
+                resume=resume,
+                steps_per_dispatch=steps_per_dispatch,
+                check_data=check_data,
             )
             settled.append(found)
             return config_lib.to_json(found)
@@ -104,7 +115,7 @@ def first_state(
         if config.init_from:
             return warm_start(state, config, info), None
         if config.continue_from:
-            return continued(state, config, num_train), None
+            return continued(state, config, num_train, info.fingerprint), None
         return state, None
 
     return processes.share_arrays(made, state)
@@ -207,7 +218,7 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def continued(state: TrainState, config: Config, num_train: int) -> TrainState:
+def continued(state: TrainState, config: Config, num_train: int, fingerprint: str) -> TrainState:
     """Replaces the initial state by the last one of the run `config.continue_from`.
 
     With another batch size, steps are counted anew: as many as that batch size takes for the
@@ -219,6 +230,7 @@ def continued(state: TrainState, config: Config, num_train: int) -> TrainState:
       state: before the first step.
       config: its `continue_from` is a run directory.
       num_train: images in the training split.
+      fingerprint: of the config's data.
 
     Returns:
       The state to start from.
@@ -231,7 +243,8 @@ def continued(state: TrainState, config: Config, num_train: int) -> TrainState:
     where = f"continue_from {source}"
     try:
         old = read_config(source)
-        for key in _SAME:
+        known = check_run_content(source, config.data.name, fingerprint)
+        for key in _SAME if known else (*_SAME, "data.name"):
             if old[key] != config[key]:
                 raise UserError(f"config.{key} = {config[key]!r}; expected {old[key]!r}, as there")
         saved = _read(source, old, state)
@@ -277,6 +290,7 @@ def _read(source: Path, old: Config, state: TrainState) -> dict[str, Any]:
         raise UserError(f"{directory}: holds no sound checkpoint; expected one")
 
     def template(record: dict[str, Any]) -> dict[str, Any]:
+        check_record(directory / str(sound[-1]), record, old)
         given = _abstract(old, DataInfo.from_json(record["data"]))
         check_shapes("its last checkpoint", _restored(given), _restored(state))
         return _restored(state)

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["surviving_streams"]
+from collab_jax.errors import RunError
+
+__all__ = ["surviving_streams", "tell"]
 
 
 @contextmanager
@@ -26,6 +28,28 @@ def surviving_streams() -> Iterator[None]:
             sys.stdout, sys.stderr = before
 
 
+def tell(text: str) -> None:
+    """Writes to standard output at once; where nobody reads it any more, that is no error.
+
+    Raises:
+      RunError: if no disk takes it.
+    """
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        _lead_nowhere(sys.stdout)
+    except OSError as error:
+        _lead_nowhere(sys.stdout)
+        raise RunError(f"standard output: could not be written ({error.strerror})") from None
+
+
+def _lead_nowhere(stream: Any) -> None:
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 class _Surviving:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -34,20 +58,14 @@ class _Surviving:
         try:
             return self._stream.write(text)
         except OSError:
-            self._lead_nowhere()
+            _lead_nowhere(self._stream)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except OSError:
-            self._lead_nowhere()
-
-    def _lead_nowhere(self) -> None:
-        with suppress(OSError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            _lead_nowhere(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

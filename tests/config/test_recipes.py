@@ -67,6 +67,8 @@ def test_home_is_expanded(monkeypatch, tmp_path):
         # A recipe is compiled as it stands, without this package's own __future__ imports.
         ("def get_config(method: missing = ''):\n    pass\n", ["line 2", "NameError"]),
         ("raise SystemExit(3)\n", ["line 2", "SystemExit: 3"]),
+        ("raise KeyboardInterrupt\n", ["line 2", "KeyboardInterrupt"]),
+        ("raise GeneratorExit\n", ["line 2", "GeneratorExit"]),
         ("raise ValueError('two\\nlines')\n", ["line 2", "ValueError: two lines"]),
         (
             "def get_config(method=''):\n    return config_lib.recipe(method, {'epcohs': 3})\n",

@@ -276,3 +276,19 @@ def test_damaged_bytes_are_told_in_one_line_or_harmless(save, tmp_path):
                 assert np.array_equal(one.images, other.images)
                 assert np.array_equal(one.labels, other.labels)
     assert told > 100
+
+
+def test_without_a_home_directory_a_folder_for_data_is_asked_for(monkeypatch, tmp_path):
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.chdir(tmp_path)
+    assert len(data.load("digits").train) == 1437
+    assert len(data.load(str(saved(tmp_path))).train)
+    with pytest.raises(UserError, match=r"data\.dir is empty and there is no home directory"):
+        data.load("cifar10")
+    with pytest.raises(UserError, match="cifar10"):
+        data.load("cifar10", data_dir=str(tmp_path / "data"))
+    assert not (tmp_path / "~").exists()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from collab_jax import linen, models
+from collab_jax.models.branches import branched
 from collab_jax.models.resnet import ResNetStage, basic_layers
 from collab_jax.models.vgg import VGGStage
 
@@ -44,6 +45,16 @@ def train_options(masks=2):
         "masks_per_layer": masks,
         "rngs": {"dropout": jax.random.key(7)},
     }
+
+
+@pytest.mark.parametrize("split_stages", [None, (1,), ()])
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, jnp.bool_])
+def test_raw_images_are_refused_with_the_remedy(split_stages, dtype):
+    model = tiny("vgg16")
+    if split_stages is not None:
+        model = branched(model, split_stages=split_stages, branches=2, rescale=True)
+    with pytest.raises(ValueError, match=r"images: (u?int|bool).* given; .*/ 255.*normalise"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((2, 8, 8, 1), dtype))
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -1,6 +1,7 @@
 """PyTorch state dicts in the usual layouts, against a float64 NumPy forward pass."""
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
@@ -92,6 +93,51 @@ def test_logits_are_those_of_the_imported_network(name, network, hidden):
     model, variables = models.from_torch(name, layers.state)
     logits = jax.jit(model.apply)(variables, images.transpose(0, 2, 3, 1).astype(np.float32))
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+class Tensor:
+    """As PyTorch's with `requires_grad`: NumPy takes it once it is detached."""
+
+    def __init__(self, array, detached=False):
+        self.array, self.detached = array, detached
+
+    def __array__(self, dtype=None, copy=None):
+        if not self.detached:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+        return self.array
+
+    def detach(self):
+        return Tensor(self.array, detached=True)
+
+    def cpu(self):
+        return self
+
+    def float(self):
+        return Tensor(self.array.astype(np.float32), self.detached)
+
+    def is_floating_point(self):
+        return self.array.dtype.kind == "f"
+
+
+@pytest.mark.parametrize("type_of", [np.float16, ml_dtypes.bfloat16, np.float64])
+@pytest.mark.parametrize("wrap", [("net",), ("state_dict",), ("model",), ("state_dict", "model")])
+def test_wrapped_trained_and_half_ones_are_read_in_float32(type_of, wrap):
+    layers = Layers(seed=0)
+    resnet(layers, np.zeros((1, 3, 16, 16)), 0)
+    plain = {
+        key: value.astype(type_of) if value.ndim else value for key, value in layers.state.items()
+    }
+    given = {
+        key: Tensor(value) if type_of != ml_dtypes.bfloat16 else value
+        for key, value in plain.items()
+    }
+    for key in reversed(wrap):
+        given = {"epoch": 3, key: given}
+    model, variables = models.from_torch("resnet18", given)
+    _, expected = models.from_torch("resnet18", plain)
+    assert model.classifier_width == 0
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(variables)} == {"float32"}
+    jax.tree.map(np.testing.assert_array_equal, variables, expected)
 
 
 def test_what_does_not_fit_is_named():

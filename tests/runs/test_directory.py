@@ -1,5 +1,6 @@
 """Who holds a run directory, and what is left of it after a mistake or a removal."""
 
+import errno
 import json
 import random
 import resource
@@ -11,7 +12,7 @@ from tiny import tiny_config
 
 from collab_jax.errors import RunError, UserError
 from collab_jax.runs import loop
-from collab_jax.runs.directory import hold, open_config, read_config
+from collab_jax.runs.directory import hold, open_config, read_config, written_or_told
 
 
 def test_a_removed_or_replaced_directory_is_noticed(tmp_path):
@@ -100,3 +101,14 @@ def test_a_run_of_an_earlier_version_is_read_and_not_gone_on_with(tmp_path):
     assert str(caught.value).startswith(
         f"--workdir {tmp_path}: config.version = 0.1.0 of its run; expected 0.2.0 or later"
     )
+
+
+def test_what_a_read_only_run_does_not_take_is_told_and_not_kept(tmp_path):
+    with (
+        pytest.warns(UserWarning, match=r"not written \(read-only\); --output DIR writes it"),
+        written_or_told(tmp_path, asked_for=False),
+    ):
+        raise OSError(errno.EROFS, "read-only")
+    for code, asked_for in ((errno.EROFS, True), (errno.ENOSPC, False)):
+        with pytest.raises(OSError), written_or_told(tmp_path, asked_for=asked_for):
+            raise OSError(code, "refused")

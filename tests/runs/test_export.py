@@ -161,6 +161,23 @@ def test_a_damaged_file_is_told(exported, tmp_path):
         load(folder)
 
 
+@pytest.mark.parametrize("newer", ["calling convention", "program"])
+def test_an_export_of_a_newer_jax_is_told_with_its_version(exported, tmp_path, newer):
+    folder = tmp_path / "newer"
+    shutil.copytree(exported, folder)
+    description = json.loads((folder / "model.json").read_text())
+    description["versions"]["jax"] = "99.1"
+    if newer == "program":
+        program = b"ML\xefR\x0dStableHLO_v99.0.0" + bytes(40)
+        (folder / "model.stablehlo").write_bytes(program)
+        description["sha256"]["model.stablehlo"] = hashlib.sha256(program).hexdigest()
+    else:
+        description["calling_convention_version"] = 999
+    (folder / "model.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match=r"export by jax 99\.1 that jax .* does not load; .*>=99"):
+        load(folder)
+
+
 def test_strided_and_1x1_convolutions_take_any_batch_in_bfloat16(run_dir, tmp_path):
     restored = load_run(run_dir, "last")
     model = create_model("resnet18", 10, width=0.0625, classifier_width=8, dtype="bfloat16")

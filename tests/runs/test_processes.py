@@ -156,6 +156,28 @@ def test_a_mistake_ends_both_with_the_same_line(undisturbed, compiled):
         assert "learning_rate (was" in line
 
 
+def test_processes_that_were_told_other_numbers_are_ended(compiled, tmp_path):
+    counts = (2, 3)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{listener.getsockname()[1]}"
+    started = [
+        launch(
+            compiled,
+            f"--coordinator={coordinator}",
+            f"--num_processes={count}",
+            f"--process_id={number}",
+            f"--workdir={tmp_path / 'run'}",
+        )
+        for number, count in enumerate(counts)
+    ]
+    told = ended(started, timeout=120)
+    assert [code for code, _ in told] == [2, 2], told
+    for (_, stderr), own, other in zip(told, counts, counts[::-1], strict=True):
+        assert f"error: --num_processes {own}: process" in stderr and f"with {other}" in stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_batch_without_equal_parts_is_refused(compiled, tmp_path):
     process = launch(compiled, f"--workdir={tmp_path / 'run'}", devices=3)
     ((code, stderr),) = ended([process])

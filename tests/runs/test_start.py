@@ -7,6 +7,7 @@ import pytest
 from compare_runs import assert_same_run, last_state, metrics_without_timing
 from hypothesis import given
 from hypothesis import strategies as st
+from test_torch_weights import Layers, vgg
 from tiny import tiny_config
 
 from collab_jax.errors import UserError
@@ -79,6 +80,22 @@ def test_a_run_that_cannot_go_on_so_is_refused(begun, tmp_path, overrides, messa
     with pytest.raises(UserError, match=f"^continue_from {begun}: .*{message}"):
         loop.run(config(**{"continue_from": str(begun), **overrides}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_in_half_precision_are_trained_in_float32(tmp_path):
+    layers = Layers(seed=0)
+    vgg(layers, np.zeros((1, 1, 8, 8)), 0)
+    half = {
+        name: value.astype(np.float16) if value.ndim else value
+        for name, value in layers.state.items()
+    }
+    np.savez(tmp_path / "half.npz", **half)
+    own = {"model__width": 0.0625, "model__classifier_width": 0, "steps": 1}
+    started = tiny_config("baseline", init_from=str(tmp_path / "half.npz"), **own)
+    loop.run(started, tmp_path / "run")
+    _, state = last_state(tmp_path / "run")
+    kinds = {array.dtype.name for name, array in state.items() if name.startswith("['params']")}
+    assert kinds == {"float32"}
 
 
 def test_a_source_that_is_no_run_is_refused(tmp_path):
