@@ -253,7 +253,7 @@ def test_local_heads_and_projections_take_any_shapes():
     params = jax.jit(heads.init)(jax.random.key(0), features)["params"]
     assert heads.apply({"params": params}, features).shape == (3, 2, 10)
     assert params["layer1_fc"]["kernel"].shape == (4 * 4 * 6, 10)
-    assert params["layer2_fc"]["kernel"].shape == (3 * 2 * 6, 10)
+    assert params["layer2_fc"]["kernel"].shape == (4 * 3 * 6, 10)
     assert params["layer3_conv"]["kernel"].shape == (3, 3, 4, 6)
     projections = models.Projections(8)
     projected, _ = jax.eval_shape(projections.init_with_output, jax.random.key(0), features)
