@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ _HEARTBEAT_SECONDS = 30
 _COUNT = "collab_jax/num_processes"
 _COUNT_TIMEOUT = 60_000
 """Milliseconds."""
+_TO_TELL_SECONDS = 5.0
+"""In which a process can say what is wrong, and end, before the first one is gone."""
 _ERRORS: dict[str, type[Exception]] = {"UserError": UserError, "RunError": RunError}
 
 
@@ -78,6 +81,9 @@ def _check_count() -> None:
     for other in range(1, count) if own == 0 else (0,):
         told = int(state.client.blocking_key_value_get(f"{_COUNT}/{other}", _COUNT_TIMEOUT))
         if told != count:
+            if own == 0:
+                # The others' connections end with this process, which ends them in a C++ abort.
+                time.sleep(_TO_TELL_SECONDS)
             raise UserError(
                 f"--num_processes {count}: process {other} was started with {told}; expected the "
                 "same in all of them"
