@@ -35,7 +35,9 @@ def check_record(path: Path, record: Mapping[str, Any], config: Config) -> None:
     seed, digest = record.get("seed", config.seed), config_lib.identity_hash(config)
     if seed != config.seed:
         written = f"a run of seed {seed}; expected seed {config.seed}, as in its config"
-    elif {record.get("version"), config.version} == {__version__} and record.get("config", digest) != digest:
+    elif {record.get("version"), config.version} == {__version__} and record.get(
+        "config", digest
+    ) != digest:
         written = f"a run of another config (hash {record['config']}; expected {digest})"
     else:
         return

@@ -2,8 +2,8 @@
 
 import json
 import os
-import time
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
