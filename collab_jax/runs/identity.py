@@ -33,6 +33,7 @@ def check_record(path: Path, record: Mapping[str, Any], config: Config) -> None:
       RunError: if another seed, or another config, wrote it.
     """
     seed, digest = record.get("seed", config.seed), config_lib.identity_hash(config)
+    same_version = record.get("version") == config.version == __version__
     if seed != config.seed:
         written = f"a run of seed {seed}; expected seed {config.seed}, as in its config"
     elif {record.get("version"), config.version} == {__version__} and record.get(
