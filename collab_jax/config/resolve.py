@@ -289,7 +289,8 @@ def identity_hash(config: Config) -> str:
 def decay_points(config: Config) -> list[float]:
     """The epochs after which the learning rate decays, parts of the run counted out."""
     return [
-        point if point >= 1 else round(point * config.epochs, 6) for point in config.decay_epochs
+        float(point if point >= 1 else round(point * config.epochs, 6))
+        for point in config.decay_epochs
     ]
 
 

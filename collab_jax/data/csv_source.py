@@ -28,7 +28,7 @@ def listing(file: Path, name: str) -> Listing:
     rows = _rows(file, name)
     texts = {row["label"] for _, row in rows}
     numbers = all(text.isascii() and text.isdecimal() for text in texts)
-    class_names = tuple(sorted(texts, key=int if numbers else None))
+    class_names = tuple(sorted(texts, key=(lambda text: (int(text), text)) if numbers else None))
     places = {text: place for place, text in enumerate(class_names)}
     paths = [file.parent / row["path"] for _, row in rows]
     identities = []

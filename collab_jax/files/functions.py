@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
-from collab_jax.errors import UserError
+from collab_jax.errors import UserError, reason
 
 __all__ = ["file_of", "hash_of", "is_own", "split_name"]
 
@@ -42,6 +42,10 @@ def file_of(name: str) -> Path:
             found = importlib.util.find_spec(source)
         except (ImportError, ValueError):
             found = None
+        except Exception as error:
+            raise UserError(
+                f"model.name = {name!r}: importing {source} raised {reason(error)}"
+            ) from error
         if found is None or found.origin is None:
             raise UserError(
                 f"model.name = {name!r}: no module {source!r} on Python's path; expected an "

@@ -79,6 +79,20 @@ def never_called(selection: "Selection", paths: Iterable[str]) -> CaptureError:
     )
 
 
+def joins_nothing(then: "Selection", path: str, layers: "Selection") -> CaptureError:
+    """A module that should join a layer receives no array that a layer returned.
+
+    Args:
+      then: what should join.
+      path: one of the modules that it selects.
+      layers: the selection of layers.
+    """
+    return CaptureError(
+        f"{then} selects {path!r}, but no such module receives the very array that a selected "
+        f"layer returned; {layers} must select the module right before it"
+    )
+
+
 def method_called(selection: "Selection", path: str, module: Any, methods: str) -> CaptureError:
     """A selected module is used by another method than `__call__`.
 

@@ -47,6 +47,13 @@ class Selection:
         """Whether it selects the module at a path such as "blocks/0/conv"."""
         return path != "" and self._match(path, module)
 
+    def names(self, path: str) -> bool:
+        """Whether its globs select a path, whatever module stands there."""
+        alone = isinstance(self._select, (type, str)) or callable(self._select)
+        members = [self._select] if alone else cast(Sequence[Any], self._select)
+        texts = [member for member in members if isinstance(member, str)]
+        return bool(self.globs()) and _union(texts, self.argument)(path, None)
+
     def globs(self) -> list[str]:
         """The globs in it that select, for a hint at paths that are like them."""
         alone = isinstance(self._select, (type, str)) or callable(self._select)

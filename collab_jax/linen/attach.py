@@ -9,7 +9,12 @@ from flax.core.scope import in_filter, union_filters
 
 from collab_jax.isolation import LOCAL_FEATURES, Captured, CaptureError, Selection
 from collab_jax.isolation.captured import Feature
-from collab_jax.isolation.errors import method_called, never_called, nothing_matches
+from collab_jax.isolation.errors import (
+    joins_nothing,
+    method_called,
+    never_called,
+    nothing_matches,
+)
 from collab_jax.isolation.selection import Select
 from collab_jax.linen.passes import Isolating, Watching
 
@@ -113,17 +118,14 @@ def _check_selected(run: Isolating, variables: Mapping[str, Any]) -> None:
         there = [path for path, module in run.called.items() if run.then.matches(path, module)]
         if not there:
             raise nothing_matches(run.then, run.called)
-        raise CaptureError(
-            f"{run.then} selects {there[0]!r}, but no such module receives the very array that a "
-            f"selected layer returned; {run.layers} must select the module right before it"
-        )
+        raise joins_nothing(run.then, there[0], run.layers)
     for error in run.pending.values():
         raise error
 
 
 def _selects(run: Isolating, path: str) -> bool:
     """Whether a glob selects a path whose module is unknown, since it was never called."""
-    return run.layers.matches(path, None) if run.layers.globs() else False
+    return run.layers.names(path)
 
 
 def _check_complete(run: Isolating | Watching, sown: Mapping[str, Any]) -> None:

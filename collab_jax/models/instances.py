@@ -17,7 +17,7 @@ class Instances:
     """H copies of a network, each with parameters of its own; the first is the network itself.
 
     It is initialised and applied like a Linen module. Its parameters are the network's, and beside
-    them those of copy i as `branch{i}`, which `split_branches` parts from them.
+    them those of copy i as `branch{i}_copy`, which `split_branches` parts from them.
 
     Attributes:
       network: any Linen module that returns logits (B, m) or (1, B, m).

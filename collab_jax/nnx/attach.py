@@ -9,6 +9,7 @@ from flax import nnx
 from collab_jax.isolation import LOCAL_FEATURES, Calls, Captured, CaptureError, Selection, pick
 from collab_jax.isolation.captured import Feature
 from collab_jax.isolation.errors import (
+    joins_nothing,
     method_called,
     never_called,
     not_lifted,
@@ -166,7 +167,9 @@ class _Selected:
         self._methods: dict[str, list[str]] = {}
         self._running: list[str] = []
         self._followed: dict[int, tuple[Any, Any, Any]] = {}
-        self._may_follow = then is not None
+        self._then, self._may_follow = then, then is not None
+        self._following: list[str] = []
+        self._joined = False
         modules = [(path_of(path), module) for path, module in nnx.iter_modules(model)]
         self._modules = {path: module for path, module in modules if layers.matches(path, module)}
         if not self._modules:
@@ -190,6 +193,7 @@ class _Selected:
             if not following:
                 raise nothing_matches(then, _ordered(path for path, _ in modules))
             self.asked += following
+            self._following = [call.path for _, call in following]
         self._shapes = {call.path: _shapes(module) for module, call in self.asked}
 
     def on_call(self, call: Call, module: Any, method: Any, args: Any, kwargs: Any) -> Any:
@@ -205,6 +209,7 @@ class _Selected:
         if before is None:
             return method(module, *args, **kwargs)
         _, twin, joined = before
+        self._joined = True
         self.calls.forget(joined)
         return self._isolated(call, module, method, args, kwargs, twin)
 
@@ -247,3 +252,5 @@ class _Selected:
                 raise method_called(self._layers, path, self._modules[path], methods)
         if missing:
             raise never_called(self._layers, missing)
+        if self._then is not None and not self._joined:
+            raise joins_nothing(self._then, self._following[0], self._layers)

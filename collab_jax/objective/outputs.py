@@ -41,14 +41,31 @@ class Outputs:
     @property
     def branches(self) -> Float[Array, "branches batch *tokens classes"]:
         """The logits with their axis of branches, of length 1 where the pass has but one."""
-        axes = self.labels.ndim + (0 if jnp.issubdtype(self.labels.dtype, jnp.floating) else 1)
-        if self.logits.ndim not in (axes, axes + 1):
+        probabilities = jnp.issubdtype(self.labels.dtype, jnp.floating)
+        axes = self.labels.ndim + (0 if probabilities else 1)
+        classes = self.labels.shape[-1:] if probabilities else self.logits.shape[-1:]
+        fits = self.logits.shape[-1:] == classes and not (probabilities and self.labels.ndim < 2)
+        if self.logits.ndim not in (axes, axes + 1) or not fits:
             raise ValueError(
                 f"logits: shape {self.logits.shape} with labels of shape {self.labels.shape}; "
                 "expected (batch, ..., classes), or (branches, batch, ..., classes), for labels "
-                "(batch, ...) or probabilities (batch, ..., classes)"
+                "of whole numbers (batch, ...) or probabilities (batch, ..., classes)"
             )
         return self.logits if self.logits.ndim == axes + 1 else self.logits[None]
+
+    def head_of(self, name: str) -> Mapping[str, Any]:
+        """The parameters of a term's head.
+
+        Raises:
+          ValueError: if there are none.
+        """
+        if name not in self.heads:
+            there = ", ".join(self.heads) or "none"
+            raise ValueError(
+                f"heads: {there} given; expected those of the term {name!r}, which "
+                "Objective.init makes"
+            )
+        return self.heads[name]
 
     def mean(self, values: Float[Array, "batch *tokens"]) -> Float[Array, ""]:
         """The mean over examples and tokens, each counted by its weight.

@@ -70,5 +70,9 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
     with nn.intercept_methods(intercept):
         yield
     if len(met) != 1:
-        found = f"matches {', '.join(met)}" if met else f"matches none of {', '.join(called)}"
-        raise ValueError(f"{selection} {found}; expected one module that is called once")
+        there = ", ".join(dict.fromkeys(filter(None, called)))
+        found = f"matches {', '.join(met)}" if met else f"matches none of {there}"
+        raise ValueError(
+            f"{selection} {found}; expected one module that is called once and is no layer that "
+            "features are captured of"
+        )

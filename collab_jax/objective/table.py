@@ -52,7 +52,7 @@ class Term:
         raise NotImplementedError(f"{type(self).__name__} must define value(outputs)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Objective:
     """The total loss of a method.
 
@@ -123,7 +123,8 @@ class Objective:
         """
         heads: dict[str, Any] = {}
         if self.branch is not None:
-            first = jnp.zeros((1, *inputs.shape[1:]), inputs.dtype)
+            arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+            first = [jnp.zeros((1, *x.shape[1:]), x.dtype) for x in arguments]
             inference = {"train": False} if "train" in self.options else {}
             branched = init_variables(self.branch(model), key, first, **inference)
             heads["branches"] = split_branches(branched["params"])[1]

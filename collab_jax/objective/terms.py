@@ -94,7 +94,7 @@ class Mid(Term):
 
     def value(self, outputs: Outputs) -> Float[Array, ""]:
         with jax.named_scope("heads"):
-            variables = {"params": outputs.heads[self.name]}
+            variables = {"params": outputs.head_of(self.name)}
             local_logits: Any = self.head.apply(variables, outputs.features)
         # The output joins as a target only: it must not learn from the local term.
         output_logits = jax.lax.stop_gradient(outputs.branches.mean(axis=0))
@@ -144,7 +144,7 @@ class PullPush(Term):
 
     def value(self, outputs: Outputs) -> Float[Array, ""]:
         with jax.named_scope("heads"):
-            variables = {"params": outputs.heads[self.name]}
+            variables = {"params": outputs.head_of(self.name)}
             projected: Any = self.head.apply(variables, outputs.features)
         layers = len(outputs.features)
         return losses.pull_push_loss(

@@ -36,9 +36,7 @@ def check_record(path: Path, record: Mapping[str, Any], config: Config) -> None:
     same_version = record.get("version") == config.version == __version__
     if seed != config.seed:
         written = f"a run of seed {seed}; expected seed {config.seed}, as in its config"
-    elif {record.get("version"), config.version} == {__version__} and record.get(
-        "config", digest
-    ) != digest:
+    elif same_version and record.get("config", digest) != digest:
         written = f"a run of another config (hash {record['config']}; expected {digest})"
     else:
         return

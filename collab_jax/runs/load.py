@@ -97,7 +97,7 @@ class Restored:
         return images
 
 
-def load(run_dir: str | os.PathLike[str], which: str = "best") -> Restored:
+def load(run_dir: str | os.PathLike[str], which: str | int = "best") -> Restored:
     """Restores a trained network for inference.
 
     A network of the user's own is made anew by its function, which executes its file.
@@ -118,8 +118,9 @@ def load(run_dir: str | os.PathLike[str], which: str = "best") -> Restored:
     return load_run(Path(run_dir), which)
 
 
-def load_run(run_dir: Path, which: str) -> Restored:
+def load_run(run_dir: Path, which: str | int) -> Restored:
     """Restores a checkpoint's inference part and what is known of its data; see `load`."""
+    which = str(which)
     config = read_config(run_dir)
     directory = checkpoint_dir(run_dir)
     complete = complete_steps(directory)
@@ -130,7 +131,7 @@ def load_run(run_dir: Path, which: str) -> Restored:
     elif which == "best":
         _, record = read_checkpoint(directory, complete[-1], lambda record: {})
         step = record["best"]["step"] if record["best"] else complete[-1]
-    elif which.isdigit():
+    elif which.isascii() and which.isdigit():
         step = int(which)
     else:
         raise UserError(f"checkpoint: {which!r} given; expected best, last or a step")

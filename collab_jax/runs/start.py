@@ -155,9 +155,10 @@ def warm_start(state: TrainState, config: Config, info: DataInfo) -> TrainState:
     else:
         raise UserError(f"init_from {source}: not found; expected a run directory or a file")
     fresh = {"params": state.params, "batch_stats": state.batch_stats}
-    last = variables["params"].get("classifier", {}).get("fc3")
-    if last is not None and last["bias"].shape != (info.num_classes,):
-        variables["params"]["classifier"]["fc3"] = state.params["classifier"]["fc3"]
+    trees = (variables["params"], state.params)
+    last, own = (tree.get("classifier", {}).get("fc3") for tree in trees)
+    if last and own and last["bias"].shape != (info.num_classes,):
+        variables["params"]["classifier"]["fc3"] = own
     check_shapes(f"init_from {source}", variables, fresh)
     return replace(state, params=variables["params"], batch_stats=variables["batch_stats"])
 

@@ -225,6 +225,7 @@ def test_decays_as_parts_and_as_epochs_are_the_same_run():
     assert config_lib.decay_points(changed(epochs=30)) == [9, 18, 24]
     old, new = changed(epochs=30, decay_epochs=(9, 18, 24)), changed(epochs=30)
     assert config_lib.differences(old, new) and not config_lib.resume_conflicts(old, new)
+    assert config_lib.identity_hash(old) == config_lib.identity_hash(new)
     assert config_lib.resume_conflicts(old, changed(epochs=30, decay_epochs=(9, 18, 25)))
 
 

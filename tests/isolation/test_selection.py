@@ -99,3 +99,9 @@ def test_messages_name_the_argument_as_it_was_given():
     assert re.search(r"there are 'stem', 'blocks/0', .*'head'$", message)
     many = errors.nothing_matches(Selection(Wide), [f"layer{i}" for i in range(30)])
     assert str(many).endswith("'layer19' and 10 more") and "did you mean" not in str(many)
+
+
+def test_globs_name_paths_without_their_modules():
+    selection = Selection(("conv*", "!conv2", lambda path, module: module.features > 3))
+    assert selection.names("conv1") and not selection.names("conv2")
+    assert not selection.names("dense") and not Selection(int).names("conv1")

@@ -157,3 +157,16 @@ def test_second_derivatives_are_refused(model, x):
 
     with pytest.raises(TypeError, match=r"differentiated once; joint=False"):
         jax.grad(lambda x: jax.grad(loss)(x).sum())(jnp.asarray(x))
+
+
+def test_what_should_join_and_receives_no_layers_output_is_told():
+    class Net(nnx.Module):
+        def __init__(self):
+            self.conv = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+            self.norm = nnx.LayerNorm(4, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            return self.norm(nnx.relu(self.conv(x)))
+
+    with pytest.raises(CaptureError, match=r"then=LayerNorm selects 'norm', but no such module"):
+        collab_nnx.capture(Net(), jnp.ones((2, 4)), layers=nnx.Linear, then=nnx.LayerNorm)

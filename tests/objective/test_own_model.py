@@ -190,3 +190,13 @@ def test_a_table_with_one_name_twice_is_refused():
         Objective([Out(), Out(weight=2.0)])
     with pytest.raises(ValueError, match="runs: 1 given; expected 2 or more"):
         Objective([Out()], split_at="Dense_0")
+
+
+def test_labels_of_floats_are_no_classes_and_missing_heads_are_named(batch, variables):
+    logits = jnp.zeros((10, 10))
+    with pytest.raises(ValueError, match=r"labels of shape \(10,\); expected .* whole numbers"):
+        Objective([CrossEntropy()])(Outputs(logits, jnp.zeros(10)))
+    table = objective((Mid(num_classes=5),))
+    outputs, _ = table.forward(CNN(), variables, {}, *batch, rngs=DROPOUT)
+    with pytest.raises(ValueError, match="heads: none given; expected those of the term 'mid'"):
+        table(outputs)

@@ -37,8 +37,8 @@ def start(config, dataset):
 def test_golden_step(digits):
     """A change of these numbers is a change of everybody's results.
 
-    If that is what you mean to do, delete tests/golden_step.json, run this test once to write it
-    anew (that run fails), and say in the CHANGELOG why results change.
+    If that is what you mean to do, delete tests/training/golden_step.json, run this test once to
+    write it anew (that run fails), and say in the CHANGELOG why results change.
     """
     parts, state = start(tiny_config(ALL_TERMS, pull_push__weight=0.64), digits)
     images, labels = digits.train.take(np.arange(64))
