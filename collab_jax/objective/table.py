@@ -126,7 +126,7 @@ class Objective:
             arguments = inputs if isinstance(inputs, tuple) else (inputs,)
             first = [jnp.zeros((1, *x.shape[1:]), x.dtype) for x in arguments]
             inference = {"train": False} if "train" in self.options else {}
-            branched = init_variables(self.branch(model), key, first, **inference)
+            branched = init_variables(self.branch(model), key, *first, **inference)
             heads["branches"] = split_branches(branched["params"])[1]
         if self.captures:
             features = jax.eval_shape(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-__all__ = ["Purpose", "key_for", "root_key"]
+__all__ = ["key_for", "root_key"]
 
 _GENERATOR = "threefry2x32"
 
