@@ -41,7 +41,6 @@ def get_config(method: str = "baseline") -> ConfigDict:
             "model.classifier_width": 128,
             "out.alpha": 0.69,
             "mid.weight": 8.3,
-            "mid.head_width": 32,
             "pull_push.weight": 0.192,
             "kernel.weight": 0.22,
             "checkpoint.every_epochs": 10,

@@ -46,10 +46,25 @@ def _per_example(old: Mapping[str, Any]) -> float:
     return weight * batch_size / micro_batches
 
 
+def _at_width_1(key: str) -> Callable[[Mapping[str, Any]], int]:
+    """Filters of heads were the same at every width, and are in proportion below width 1."""
+
+    def now(old: Mapping[str, Any]) -> int:
+        filters, width = (
+            typed(SCHEMA[key], old[key]),
+            typed(SCHEMA["model.width"], old["model.width"]),
+        )
+        return round(filters / min(width, 1.0))
+
+    return now
+
+
 CHANGES = (
     # Whole epochs are what they were; only the default has become parts of the run.
     Change("0.2.0", "decay_epochs", (60, 120, 160), lambda old: old["decay_epochs"]),
     Change("0.2.0", "pull_push.weight", 0.01, _per_example),
+    Change("0.2.0", "mid.head_width", 64, _at_width_1("mid.head_width")),
+    Change("0.2.0", "pull_push.projection_width", 32, _at_width_1("pull_push.projection_width")),
 )
 """Every change of a key, in the order of versions."""
 

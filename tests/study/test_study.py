@@ -134,7 +134,7 @@ def test_equal_compute_is_equal_in_flops(tmp_path):
     flops = {name: run_flops(cell_run(cell, 0, tmp_path).config) for name, cell in cells.items()}
     for method in ("mid", "out+mid+pull_push"):
         assert flops[f"baseline for {method}'s FLOPs"] == pytest.approx(flops[method], rel=0.01)
-    assert flops["mid"] > 1.3 * flops["baseline"]
+    assert flops["mid"] > 1.1 * flops["baseline"]
 
 
 def test_flops_are_counted_for_any_data(tmp_path):
@@ -162,10 +162,9 @@ def test_equal_compute_with_noise_is_that_of_the_ablations(tmp_path):
     configs = {cell.column: cell_run(cell, 0, tmp_path).config for cell in table.cells}
     method = "out+mid+pull_push"
     longer = configs[f"baseline for {method}'s FLOPs"]
-    assert (longer.epochs, longer.decay_epochs) == (484, (145, 290, 387))
-    assert configs[f"baseline for {method}'s time"].epochs == 330
+    assert (longer.epochs, longer.decay_epochs) == (152, (46, 91, 122))
     assert {config.data.label_noise for config in configs.values()} == {0.5}
-    assert [pair[0] for pair in table.contrasts] == [method] * 2
+    assert [pair[0] for pair in table.contrasts] == [method]
     clean = load_study("ablations")[1].tables[2].cells
     (same,) = [cell.overrides for cell in clean if cell.column == f"baseline for {method}'s FLOPs"]
     assert dict(same) == {"epochs": longer.epochs}
@@ -178,10 +177,10 @@ def test_ablations_change_one_key_at_a_time(tmp_path):
         assert sorted(map(len, keys)) == [0, 1, 1, 1]
     longer = {cell.column: cell_run(cell, 0, tmp_path).config for cell in tables[2].cells}
     baseline, equal = longer["baseline"], longer["baseline for mid's FLOPs"]
-    assert equal.epochs / baseline.epochs == pytest.approx(1.61, abs=0.01)
+    assert equal.epochs / baseline.epochs == pytest.approx(1.17, abs=0.01)
     points = [config_lib.decay_points(config) for config in (equal, baseline)]
     ratios = [new / old for new, old in zip(*points, strict=True)]
-    assert ratios == pytest.approx([1.61] * 3)
+    assert ratios == pytest.approx([1.17] * 3)
 
 
 @pytest.mark.parametrize(
