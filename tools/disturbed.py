@@ -196,7 +196,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 def one_line(text: str, start: str = "error: ") -> bool:
     """Whether one line tells it, and all others are a run's summary and epochs."""
-    usual = (" ", "collab_jax ", "epoch ", "finished")
+    usual = (" ", "collab_jax ", "compiling ", "the train step is compiled", "epoch ", "finished")
     unusual = [line for line in own_lines(text).splitlines() if not line.startswith(usual)]
     return len(unusual) == 1 and unusual[0].startswith(start)
 
