@@ -276,12 +276,13 @@ def conflict_text(old: Config, new: Config, *, also_free: Collection[str] = ()) 
 def identity_hash(config: Config) -> str:
     """Twelve hexadecimal digits of all that a run may not change when it goes on.
 
-    Where its data come from is left out: they are known by their content.
+    Where its data come from is left out: they are known by their content. So is the step after
+    which it ends: those before are the same.
     """
     values = {
         name: decay_points(config) if name == "decay_epochs" else config[name]
         for name in SCHEMA
-        if name not in {*RESUME_FREE_KEYS, "version", "data.name", "steps_per_dispatch"}
+        if name not in {*RESUME_FREE_KEYS, "version", "data.name", "steps", "steps_per_dispatch"}
     }
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]
 
