@@ -153,7 +153,7 @@ def test_a_mistake_ends_both_with_the_same_line(undisturbed, compiled):
     for code, stderr in told:
         assert code == 2
         (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
-        assert "learning_rate (was" in line
+        assert "learning_rate = 0.05, not 0.5" in line
 
 
 def test_processes_that_were_told_other_numbers_are_ended(compiled, tmp_path):
