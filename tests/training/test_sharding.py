@@ -86,8 +86,7 @@ def test_a_step_of_eight_devices_in_float32(tmp_path):
         {name: value for name, value in found.items() if name.startswith("1")}
         for found in steps_on(tmp_path, "float32", (1, 8))
     )
-    # Rounding alone, up to .5% where L_pull-push divides by small norms; in float64 it is 1e-9.
-    assert_equal_to(one, eight, 1e-2)
+    assert_equal_to(one, eight, 2e-3)
 
 
 @pytest.mark.slow
