@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jaxtyping import Array
 
 from collab_jax.models import init_variables
 from collab_jax.objective import Objective
