@@ -106,6 +106,7 @@ def create_experiment(config: Config, info: DataInfo, steps_per_epoch: int) -> E
         fixed_noise=config.data.label_noise_kind == "fixed",
         skip_nonfinite=config.nonfinite == "skip",
         micro_batches=config.micro_batches,
+        remat=config.model.remat,
     )
     return Experiment(model, objective, optimizer, settings)
 
