@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from collab_jax.isolation.selection import Select, Selection
+from collab_jax.linen.joint import isolated_path
 
 __all__ = ["repeat", "repeated_behind", "to_branches"]
 
@@ -50,6 +51,7 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
     selection = Selection(split_at, "split_at")
     met: list[str] = []
     called: list[str] = []
+    active: list[str] = []
 
     def intercept(
         next_call: Callable[..., Any],
@@ -57,22 +59,41 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
         kwargs: Mapping[str, Any],
         context: nn.module.InterceptorContext,
     ) -> Any:
-        output = next_call(*args, **kwargs)
         path = "/".join(context.module.path)
         if context.method_name != "__call__":
-            return output
+            return next_call(*args, **kwargs)
         called.append(path)
-        if not selection.matches(path, context.module):
-            return output
+        isolated = isolated_path()
+        if path in (*active, isolated) or not selection.matches(path, context.module):
+            return next_call(*args, **kwargs)
+        if isolated is not None:
+            raise ValueError(
+                f"{selection} matches {path} inside of {isolated}, a layer that features are "
+                "captured of; expected that layer, or a module outside of it"
+            )
+        active.append(path)
+        try:
+            output = next_call(*args, **kwargs)
+        finally:
+            active.pop()
         met.append(path)
         return repeat(output, runs)
 
-    with nn.intercept_methods(intercept):
+    def first(
+        next_call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        context: nn.module.InterceptorContext,
+    ) -> Any:
+        # Inside of the model, so that a layer is isolated first and its output repeated then.
+        if context.method_name == "setup" or context.module.path:
+            return next_call(*args, **kwargs)
+        with nn.intercept_methods(intercept):
+            return next_call(*args, **kwargs)
+
+    with nn.intercept_methods(first):
         yield
     if len(met) != 1:
         there = ", ".join(dict.fromkeys(filter(None, called)))
         found = f"matches {', '.join(met)}" if met else f"matches none of {there}"
-        raise ValueError(
-            f"{selection} {found}; expected one module that is called once and is no layer that "
-            "features are captured of"
-        )
+        raise ValueError(f"{selection} {found}; expected one module that is called once")

@@ -70,7 +70,8 @@ def output(path, output):
         ),
         ({"layers": "**/linear", "then": "norm"}, r"then='norm' selects none"),
         ({"layers": "**/linear", "then": ""}, r"then: the glob '' has an empty segment"),
-        ({"then": "**/linear"}, r"then and feature need layers"),
+        ({"then": "**/linear"}, r"then, feature and joint=False need layers"),
+        ({"joint": False}, r"then, feature and joint=False need layers"),
         ({}, r"Model sows nothing named 'local_features'.*layers=nnx\.Conv.*self\.sow\("),
     ],
 )

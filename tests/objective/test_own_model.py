@@ -137,11 +137,73 @@ def test_what_comes_before_a_split_runs_once(batch, variables):
     assert convolutions("Conv_1") == [6, 6]
 
 
+@pytest.mark.parametrize("joint", [True, False])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_split_may_be_at_a_layer_whose_features_are_read(batch, variables, joint, late):
+    terms = (Out(), Mid(num_classes=5))
+    heads = objective(terms).init(jax.random.key(3), CNN(), variables, batch[0], rngs=DROPOUT)
+
+    def gradient(**split):
+        table = objective(terms, runs=3, **split)
+
+        def total(params):
+            found, _ = table.forward(
+                CNN(0.0), {"params": params}, heads, *batch, rngs=DROPOUT, joint=joint
+            )
+            assert found.branches.shape == (3, 6, 5)
+            assert [x.shape for x in found.features] == [(6, 8, 8, 4), (6, 4, 4, 8)]
+            return table(found)[0]
+
+        # A program that is differentiated when it has been traced traces its layers once more.
+        return jax.grad(jax.checkpoint(total) if late else total)(variables["params"])
+
+    # Without dropout the runs are equal wherever they begin.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        gradient(split_at="Conv_1"),
+        gradient(),
+    )
+
+
+def test_a_split_inside_of_a_layer_is_refused(batch):
+    class Nested(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return nn.Dense(5)(nn.Sequential([nn.Conv(4, (3, 3)), nn.relu])(x).mean((1, 2)))
+
+    table = objective((Out(), Mid(num_classes=5)), runs=2, layers=nn.Sequential, split_at=nn.Conv)
+    variables = Nested().init(jax.random.key(0), batch[0])
+    with pytest.raises(ValueError, match=r"Conv matches Sequential_0/layers_0 inside of Sequent"):
+        table.init(jax.random.key(3), Nested(), variables, batch[0])
+
+
 @pytest.mark.parametrize("split_at", ["Conv_*", "Conv_7"])
 def test_a_split_is_at_one_module(batch, variables, split_at):
     table = objective((Out(),), runs=2, split_at=split_at)
     with pytest.raises(ValueError, match=r"split_at=.* expected one module that is called once"):
         table.forward(CNN(), variables, {}, *batch, rngs=DROPOUT)
+
+
+def test_logits_may_stand_among_other_outputs(batch, variables):
+    class WithActivations(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            logits = CNN(0.0)(x, train)
+            return logits, {"mean": x.mean()}
+
+    nested = {"params": {"CNN_0": variables["params"]}}
+
+    def run(model, variables, **options):
+        table = objective((CrossEntropy(), PullPush(num_classes=5)), runs=2, **options)
+        heads = table.init(jax.random.key(3), model, variables, batch[0])
+        return table(table.forward(model, variables, heads, *batch)[0])
+
+    found = run(WithActivations(), nested, logits=lambda outputs: outputs[0])
+    jax.tree.map(np.testing.assert_array_equal, found, run(CNN(0.0), variables))
+    with pytest.raises(
+        ValueError, match=r"WithActivations returns \(float32\[12, 5\], \{.*logits=lambda outputs"
+    ):
+        run(WithActivations(), nested)
 
 
 @dataclass(frozen=True, kw_only=True)
