@@ -46,12 +46,15 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
       runs: H.
 
     Raises:
-      ValueError: if it selects no module that is called, or one more than once.
+      ValueError: if it selects no module that is called, one more than once, one inside of a layer
+        that features are captured of, or one behind which no random number is drawn though some
+        are before it, so that all runs would be equal.
     """
     selection = Selection(split_at, "split_at")
     met: list[str] = []
     called: list[str] = []
     active: list[str] = []
+    drew: dict[bool, list[str]] = {False: [], True: []}
 
     def intercept(
         next_call: Callable[..., Any],
@@ -59,13 +62,25 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
         kwargs: Mapping[str, Any],
         context: nn.module.InterceptorContext,
     ) -> Any:
-        path = "/".join(context.module.path)
-        if context.method_name != "__call__":
+        module = context.module
+        if module.scope is None or context.method_name == "setup":
             return next_call(*args, **kwargs)
-        called.append(path)
+        path, counters = "/".join(module.path), module.scope.rng_counters
+        before = _drawn(counters)
+        if context.method_name == "__call__":
+            called.append(path)
+            output = called_module(path, module, lambda: next_call(*args, **kwargs))
+        else:
+            output = next_call(*args, **kwargs)
+        if _drawn(counters) > before:
+            drew[bool(met) and path not in met].append(path)
+        return output
+
+    def called_module(path: str, module: nn.Module, call: Callable[[], Any]) -> Any:
+        # A layer that features are captured of calls itself once more, and may do so late.
         isolated = isolated_path()
-        if path in (*active, isolated) or not selection.matches(path, context.module):
-            return next_call(*args, **kwargs)
+        if path in (*active, isolated) or not selection.matches(path, module):
+            return call()
         if isolated is not None:
             raise ValueError(
                 f"{selection} matches {path} inside of {isolated}, a layer that features are "
@@ -73,27 +88,25 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
             )
         active.append(path)
         try:
-            output = next_call(*args, **kwargs)
+            output = call()
         finally:
             active.pop()
         met.append(path)
         return repeat(output, runs)
 
-    def first(
-        next_call: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        context: nn.module.InterceptorContext,
-    ) -> Any:
-        # Inside of the model, so that a layer is isolated first and its output repeated then.
-        if context.method_name == "setup" or context.module.path:
-            return next_call(*args, **kwargs)
-        with nn.intercept_methods(intercept):
-            return next_call(*args, **kwargs)
-
-    with nn.intercept_methods(first):
+    with nn.intercept_methods(intercept):
         yield
     if len(met) != 1:
         there = ", ".join(dict.fromkeys(filter(None, called)))
         found = f"matches {', '.join(met)}" if met else f"matches none of {there}"
         raise ValueError(f"{selection} {found}; expected one module that is called once")
+    if drew[False] and not drew[True]:
+        raise ValueError(
+            f"{selection}: no random number is drawn behind {met[0]}, so that all {runs} runs are "
+            f"equal; expected a module before {drew[False][0]}, which draws some"
+        )
+
+
+def _drawn(counters: Mapping[Any, Any]) -> int:
+    """How many random numbers a module has drawn itself, from all streams."""
+    return sum(count for count in counters.values() if isinstance(count, int))

@@ -76,27 +76,27 @@ def test_a_joined_norm_gives_the_gradient_of_both_as_one_layer(x):
     )
 
 
-class TwoNorms(nnx.Module):
-    """One layer whose output two norms receive, as in networks for two domains."""
+class TwoParts(nnx.Module):
+    """One layer whose output two others receive, as in networks for two domains."""
 
     def __init__(self):
         rngs = nnx.Rngs(0)
         self.shared = nnx.Linear(4, 4, rngs=rngs)
-        self.norms = nnx.List([nnx.LayerNorm(4, rngs=rngs) for _ in (0, 1)])
+        self.parts = nnx.List([nnx.Linear(4, 4, rngs=rngs) for _ in (0, 1)])
         self.last = nnx.Linear(4, 3, rngs=rngs)
 
     def __call__(self, x):
         x = self.shared(x)
-        return self.last(sum(norm(x) for norm in self.norms))
+        return self.last(sum(part(x) for part in self.parts))
 
 
 def test_two_modules_may_join_one_layer(vectors):
-    owners = {f"norms/{i}": ["shared", f"norms/{i}"] for i in (0, 1)}
-    check_attached(TwoNorms, vectors, owners, layers="shared", then=nnx.LayerNorm)
+    owners = {f"parts/{i}": ["shared", f"parts/{i}"] for i in (0, 1)}
+    check_attached(TwoParts, vectors, owners, layers="shared", then="parts/*")
 
 
 def test_the_plain_form_has_forward_mode_and_second_derivatives(vectors):
-    model = TwoNorms()
+    model = TwoParts()
     definition, state = nnx.split(model)
 
     def loss(scale, joint):

@@ -52,7 +52,7 @@ def output(path, output):
     [
         ({"layers": "block/*"}, r"layers='block/\*' selects none .* did you mean 'blocks/[01]'\?"),
         ({"layers": nnx.Conv}, r"layers=Conv selects none of .*there are 'blocks', 'blocks/0', "),
-        ({"layers": 3}, r"layers must be a module class"),
+        pytest.param({"layers": 3}, r"layers must be a module class", marks=pytest.mark.misuse),
         (
             {"layers": ["blocks/*", "blocks/1/linear"]},
             r"'blocks/1/linear' and 'blocks/1', which it",
@@ -142,6 +142,7 @@ def test_a_transform_that_hands_out_no_features_says_which_line_to_add(x):
     assert collab_nnx.capture(model, x, layers="layers").paths == ("layers[0]", "layers[1]")
 
 
+@pytest.mark.misuse
 def test_what_is_no_module(x):
     with pytest.raises(TypeError, match=r"model must be an nnx\.Module, got"):
         collab_nnx.capture(jnp.tanh, x, layers=Block)

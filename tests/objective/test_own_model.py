@@ -173,8 +173,30 @@ def test_a_split_inside_of_a_layer_is_refused(batch):
 
     table = objective((Out(), Mid(num_classes=5)), runs=2, layers=nn.Sequential, split_at=nn.Conv)
     variables = Nested().init(jax.random.key(0), batch[0])
-    with pytest.raises(ValueError, match=r"Conv matches Sequential_0/layers_0 inside of Sequent"):
+    with pytest.raises(ValueError, match=r"Conv matches Conv_0 inside of Sequential_0, a layer"):
         table.init(jax.random.key(3), Nested(), variables, batch[0])
+
+
+def test_dropout_that_lies_before_the_split_alone_is_told(batch):
+    class Early(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = nn.Dense(8)(nn.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1)))
+            return nn.Dense(5)(nn.relu(x))
+
+    variables = Early().init(jax.random.key(0), batch[0])
+
+    def branches(split_at, **options):
+        table = objective((Out(),), runs=2, split_at=split_at)
+        return table.forward(Early(), variables, {}, *batch, **options)[0].branches
+
+    with pytest.raises(ValueError, match=r"behind Dense_0, .* expected a module before Dropout_0"):
+        branches("Dense_0", rngs=DROPOUT)
+    with pytest.raises(ValueError, match=r"behind Dropout_0, .* expected a module before Dropout"):
+        branches("Dropout_0", rngs=DROPOUT)
+    assert (branches(None, rngs=DROPOUT)[0] != branches(None, rngs=DROPOUT)[1]).any()
+    equal = branches("Dense_0", train=False)
+    np.testing.assert_array_equal(equal[0], equal[1])
 
 
 @pytest.mark.parametrize("split_at", ["Conv_*", "Conv_7"])
