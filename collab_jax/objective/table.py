@@ -65,6 +65,8 @@ class Objective:
       feature: which array of a layer's output is its feature, as in `linen.capture`.
       logits: which array of what the network returns is its logits, such as
         `lambda outputs: outputs[0]`; None: it returns them alone.
+      tokens: whether every token is an example of its own for the terms, with a label each: local
+        classifiers then see one token, and L_pull-push compares tokens, of the whole batch.
       runs: H, how often every example runs through a network with dropout of its own, each time
         with other masks; its logits (H * B, ..., m) become branches for `Out`. Batch norm then
         takes its statistics over all of them.
@@ -84,6 +86,7 @@ class Objective:
     then: Select | None = None
     feature: Feature | None = None
     logits: Callable[[Any], Any] | None = None
+    tokens: bool = False
     runs: int = 1
     split_at: Select | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -140,6 +143,10 @@ class Objective:
                 variables,
                 inputs,
             )
+            if self.tokens:
+                features = jax.eval_shape(
+                    lambda features: [x.reshape(-1, x.shape[-1]) for x in features], features
+                )
             heads.update(self.init_heads(key, features))
         return heads
 
@@ -188,7 +195,7 @@ class Objective:
         logits, features, updated = self._pass(model, variables, heads, inputs, mutable, options)
         first = inputs[0] if isinstance(inputs, tuple) else inputs
         outputs = Outputs(logits, labels, first, features, variables["params"], heads, weights)
-        return outputs, updated
+        return (outputs.per_token() if self.tokens else outputs), updated
 
     def _pass(
         self,

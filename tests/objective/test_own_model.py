@@ -258,6 +258,55 @@ def test_tokens_and_padding_count_by_their_weights():
         Objective([Out()])(outputs.replace(weights=jnp.ones(3)))
 
 
+class Tagger(nn.Module):
+    """A label for every token."""
+
+    @nn.compact
+    def __call__(self, numbers, train=False):
+        x = nn.Embed(7, 6)(numbers)
+        for _ in range(2):
+            x = x + nn.relu(nn.Dense(6)(x.mean(axis=1, keepdims=True) + x))
+        return nn.Dense(7)(nn.Dropout(0.5, deterministic=not train)(x))
+
+
+def test_every_token_may_be_an_example():
+    numbers = jax.random.randint(jax.random.key(1), (3, 4), 0, 7)
+    padding = jnp.ones((3, 4)).at[1, 2:].set(0)
+    variables = Tagger().init(jax.random.key(0), numbers)
+    terms = (Out(), Mid(num_classes=7), PullPush(num_classes=7))
+    table = objective(terms, layers=nn.Dense, feature=None, runs=2, tokens=True)
+    heads = table.init(jax.random.key(3), Tagger(), variables, numbers, rngs=DROPOUT)
+    assert heads["mid"]["layer1_fc"]["kernel"].shape == (64, 7)
+
+    def run(table, labels=numbers, **options):
+        return table.forward(Tagger(), variables, heads, numbers, labels, rngs=DROPOUT, **options)[
+            0
+        ]
+
+    found = run(table, weights=padding)
+    assert found.branches.shape == (2, 12, 7)
+    assert [x.shape for x in found.features] == [(12, 6), (12, 6), (12, 7)]
+    assert found.inputs.shape == (12,) and found.weights.shape == (12,)
+    total, values = table(found)
+    assert np.isfinite(total)
+    whole = objective((Out(),), layers=nn.Dense, runs=2)
+    np.testing.assert_allclose(values["out"], whole(run(whole, weights=padding))[0], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"labels: shape \(3,\) .* \(batch, tokens\)"):
+        Outputs(jnp.zeros((3, 7)), jnp.zeros(3, int)).per_token()
+    with pytest.raises(ValueError, match=r"features\[0\]: shape \(3, 7\); expected \(3, 4\)"):
+        Outputs(jnp.zeros((3, 4, 7)), numbers, features=(jnp.zeros((3, 7)),)).per_token()
+
+
+def test_local_logits_of_examples_with_labels_of_tokens_are_told():
+    numbers = jax.random.randint(jax.random.key(1), (3, 4), 0, 7)
+    variables = Tagger().init(jax.random.key(0), numbers)
+    table = objective((Mid(num_classes=7),), layers=nn.Dense, feature=None)
+    heads = table.init(jax.random.key(3), Tagger(), variables, numbers, rngs=DROPOUT)
+    outputs, _ = table.forward(Tagger(), variables, heads, numbers, numbers, rngs=DROPOUT)
+    with pytest.raises(ValueError, match=r"heads of 'mid': .* \(3, 3, 7\) .*tokens=True"):
+        table(outputs)
+
+
 def test_labels_may_be_probabilities_and_logits_may_lack_branches():
     logits = jax.random.normal(jax.random.key(0), (3, 5))
     labels = jnp.array([0, 4, 2])
