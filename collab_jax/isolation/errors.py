@@ -4,9 +4,7 @@ import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import jax
-
-from collab_jax.isolation.leaves import is_array
+from collab_jax.isolation.leaves import structure
 
 if TYPE_CHECKING:
     from collab_jax.isolation.selection import Selection
@@ -14,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CaptureError",
     "method_called",
+    "needs_layers",
     "never_called",
     "not_an_array",
     "not_lifted",
@@ -26,6 +25,13 @@ _LISTED = 20
 
 class CaptureError(ValueError):
     """A selection, or what it selected, cannot give local features; the message says the remedy."""
+
+
+def needs_layers() -> CaptureError:
+    """What says how layers are isolated was given without a selection of them."""
+    return CaptureError(
+        "then, feature and joint=False need layers: without it the model isolates its layers itself"
+    )
 
 
 def nothing_matches(selection: "Selection", paths: Iterable[str]) -> CaptureError:
@@ -64,9 +70,9 @@ def not_an_array(path: str, module: Any, output: Any, by_feature: bool = False) 
     """
     what = f"{path!r} ({type(module).__name__})"
     if by_feature:
-        return CaptureError(f"feature gave {_structure(output)} for {what}, not one array")
+        return CaptureError(f"feature gave {structure(output)} for {what}, not one array")
     return CaptureError(
-        f"{what} returns {_structure(output)}, not one array: pass feature=lambda path, output: "
+        f"{what} returns {structure(output)}, not one array: pass feature=lambda path, output: "
         "and the array of it, such as output[0]"
     )
 
@@ -119,19 +125,6 @@ def not_lifted(path: str, transform: str, line: str) -> CaptureError:
     return CaptureError(
         f"{path!r} runs inside {transform}, which does not hand out what a module sows: add {line}"
     )
-
-
-def _structure(output: Any) -> str:
-    """The kind of a pytree, such as `(f32[2,3], {'mask': None})`."""
-
-    def short(leaf: Any) -> Any:
-        if not is_array(leaf):
-            return type(leaf).__name__
-        return f"{leaf.dtype}{list(leaf.shape)}"
-
-    if output is None:
-        return "None"
-    return str(jax.tree.map(short, output)).replace("'", "")
 
 
 def _listed(paths: list[str]) -> str:

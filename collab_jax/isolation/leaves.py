@@ -6,7 +6,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-__all__ = ["apart", "is_array"]
+__all__ = ["apart", "is_array", "structure"]
 
 _tree = cast(Any, jax.tree)
 
@@ -31,3 +31,16 @@ def apart(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
         return _tree.unflatten(structure, full)
 
     return [leaves[place] for place in places], restore
+
+
+def structure(output: Any) -> str:
+    """The kind of a pytree, such as `(f32[2,3], {'mask': None})`."""
+
+    def short(leaf: Any) -> Any:
+        if not is_array(leaf):
+            return type(leaf).__name__
+        return f"{leaf.dtype}{list(leaf.shape)}"
+
+    if output is None:
+        return "None"
+    return str(jax.tree.map(short, output)).replace("'", "")

@@ -12,6 +12,7 @@ from collab_jax.isolation.captured import Feature
 from collab_jax.isolation.errors import (
     joins_nothing,
     method_called,
+    needs_layers,
     never_called,
     nothing_matches,
 )
@@ -72,8 +73,8 @@ def capture(
     References:
       S. Fang and T. Lin, "Intra-Model Collaborative Learning of Neural Networks", Sec. III-B.
     """
-    if layers is None and (then is not None or feature is not None):
-        raise CaptureError("then and feature belong to layers, which is missing")
+    if layers is None and (then is not None or feature is not None or not joint):
+        raise needs_layers()
     run: Isolating | Watching
     if layers is None:
         run = Watching(LOCAL_FEATURES)

@@ -14,7 +14,14 @@ from collab_jax import isolation
 from collab_jax.isolation.leaves import apart
 from collab_jax.isolation.writes import apply_writes, containers, copies, writes_since
 
-__all__ = ["joint_call"]
+__all__ = ["isolated_path", "joint_call"]
+
+_running: list[str] = []
+
+
+def isolated_path() -> str | None:
+    """The path of the module whose isolated call is being traced; None outside of any."""
+    return _running[-1] if _running else None
 
 
 def joint_call(
@@ -57,7 +64,12 @@ def joint_call(
         args, kwargs = jax.tree.unflatten(structure, leaves)
         found = containers((args, kwargs))
         before = copies(found)
-        arrays, restore["output"] = apart(within(lambda: module(*args, **kwargs)))
+        _running.append("/".join(module.path))
+        try:
+            output = within(lambda: module(*args, **kwargs))
+        finally:
+            _running.pop()
+        arrays, restore["output"] = apart(output)
         written, restore["written"] = apart(writes_since(before, found))
         return arrays, written
 

@@ -11,6 +11,7 @@ from collab_jax.isolation.captured import Feature
 from collab_jax.isolation.errors import (
     joins_nothing,
     method_called,
+    needs_layers,
     never_called,
     not_lifted,
     nothing_matches,
@@ -30,6 +31,7 @@ def capture(
     layers: Select | None = None,
     then: Select | None = None,
     feature: Feature | None = None,
+    joint: bool = True,
     **options: Any,
 ) -> Captured:
     """Runs an NNX model and returns its outputs, local features of layers, and new statistics.
@@ -53,6 +55,8 @@ def capture(
         convolution, and the feature is its output. A module that `layers` selects never joins.
       feature: `(path, output) -> array`, which array of a module's output is the feature, or a
         transformation of it; without it, an output that is one array.
+      joint: False runs every layer a second time with stopped inputs instead, for forward-mode and
+        higher derivatives.
       **options: keyword arguments of the model.
 
     Returns:
@@ -69,15 +73,13 @@ def capture(
     if not isinstance(model, nnx.Module):
         raise TypeError(f"model must be an nnx.Module, got {model!r}")
     if layers is None:
-        if then is not None or feature is not None:
-            raise CaptureError(
-                "then and feature need layers: without it the model sows its features itself"
-            )
+        if then is not None or feature is not None or not joint:
+            raise needs_layers()
         attachment: _Sown | _Selected = _Sown(model)
     else:
         chosen = Selection(layers, "layers")
         following = None if then is None else Selection(then, "then")
-        attachment = _Selected(model, chosen, following, feature)
+        attachment = _Selected(model, chosen, following, feature, joint)
     by_path = {call.path: module for module, call in attachment.asked}
     with attached(model, attachment.asked):
         try:
@@ -160,9 +162,10 @@ class _Selected:
         layers: Selection,
         then: Selection | None,
         feature: Feature | None,
+        joint: bool,
     ):
         self.calls = Calls()
-        self._layers, self._feature = layers, feature
+        self._layers, self._feature, self._joint = layers, feature, joint
         self._called: set[str] = set()
         self._methods: dict[str, list[str]] = {}
         self._running: list[str] = []
@@ -205,7 +208,7 @@ class _Selected:
     def on_following(self, call: Call, module: Any, method: Any, args: Any, kwargs: Any) -> Any:
         before = None
         if not self._running and args:
-            before = self._followed.pop(id(args[0]), None)
+            before = self._followed.get(id(args[0]))
         if before is None:
             return method(module, *args, **kwargs)
         _, twin, joined = before
@@ -233,7 +236,9 @@ class _Selected:
             copy = h if self._may_follow and is_array(h) else None
             return copy, pick(call.path, module, h, self._feature)
 
-        h, (copy, local) = call_isolated(module, guarded, args, kwargs, local_of, twin=twin)
+        h, (copy, local) = call_isolated(
+            module, guarded, args, kwargs, local_of, twin=twin, joint=self._joint
+        )
         # A vmap over examples leaves the parameters as they are, one over layers slices them.
         stacked = _shapes(module) != self._shapes[call.path]
         noted = self.calls.note(call.path, call.sow(module, local), local.shape, stacked=stacked)

@@ -105,15 +105,17 @@ def call_isolated(
         ]
         return (h, changed, writes_since(contents, written)), local_of(h)
 
+    first = None
     if twin is not None:
         first, plain = inputs[0], [None, *plain[1:]]
-        result = isolation.joint(run, follows=True)(params, first, twin, rest, plain)
-    elif joint:
-        result = isolation.joint(run)(params, None, rest, plain)
-    else:
-        main, _ = run(params, None, rest, plain)
-        _, local = run(params, None, *jax.tree.map(_stopped, (rest, plain)))
+    if not joint:
+        main, _ = run(params, first, rest, plain)
+        _, local = run(params, twin, *jax.tree.map(_stopped, (rest, plain)))
         result = main, local
+    elif twin is not None:
+        result = isolation.joint(run, follows=True)(params, first, twin, rest, plain)
+    else:
+        result = isolation.joint(run)(params, None, rest, plain)
     (h, changed, writes), local = result
     if changed:
         nnx.update(bundle, _nested(changed))

@@ -1,6 +1,7 @@
 """What one training pass puts out, for the terms to read."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import flax.struct
@@ -17,7 +18,8 @@ class Outputs:
     Attributes:
       logits: (B, ..., m), or (H, B, ..., m) with one row a branch; the axes between are tokens.
       labels: int (B, ...) or probabilities (B, ..., m).
-      inputs: what L_pull-push pushes away from, such as normalised images (B, H, W, C).
+      inputs: what L_pull-push pushes away from: normalised images (B, H, W, C), other features, or
+        token numbers (B, L), compared as one-hot vectors.
       features: N local features in depth order, if any term reads them.
       params: the network's parameters.
       heads: parameters of the training-only parts, by term.
@@ -52,6 +54,38 @@ class Outputs:
                 "of whole numbers (batch, ...) or probabilities (batch, ..., classes)"
             )
         return self.logits if self.logits.ndim == axes + 1 else self.logits[None]
+
+    def per_token(self) -> "Outputs":
+        """The same with every token as an example of its own.
+
+        Features (B, L, C) become (B * L, C), as logits, labels, inputs and weights do, for any
+        number of axes of tokens.
+
+        Raises:
+          ValueError: if the labels have no axis of tokens, or features or inputs another one.
+        """
+        branches = self.branches
+        tokens = branches.shape[1:-1]
+        if len(tokens) == 1:
+            raise ValueError(
+                f"labels: shape {self.labels.shape} with tokens as examples; expected a label for "
+                "each token, (batch, tokens)"
+            )
+
+        def flat(name: str, x: Array) -> Array:
+            if x.shape[: len(tokens)] != tokens:
+                raise ValueError(f"{name}: shape {x.shape}; expected {tokens} first, as the labels")
+            return x.reshape(-1, *x.shape[len(tokens) :])
+
+        named = enumerate(self.features)
+        return replace(
+            self,
+            logits=branches.reshape(len(branches), -1, branches.shape[-1]),
+            labels=flat("labels", self.labels),
+            inputs=None if self.inputs is None else flat("inputs", jnp.asarray(self.inputs)),
+            features=tuple(flat(f"features[{index}]", feature) for index, feature in named),
+            weights=None if self.weights is None else flat("weights", self.weights),
+        )
 
     def head_of(self, name: str) -> Mapping[str, Any]:
         """The parameters of a term's head.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from collab_jax.isolation.selection import Select, Selection
+from collab_jax.linen.joint import isolated_path
 
 __all__ = ["repeat", "repeated_behind", "to_branches"]
 
@@ -45,11 +46,15 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
       runs: H.
 
     Raises:
-      ValueError: if it selects no module that is called, or one more than once.
+      ValueError: if it selects no module that is called, one more than once, one inside of a layer
+        that features are captured of, or one behind which no random number is drawn though some
+        are before it, so that all runs would be equal.
     """
     selection = Selection(split_at, "split_at")
     met: list[str] = []
     called: list[str] = []
+    active: list[str] = []
+    drew: dict[bool, list[str]] = {False: [], True: []}
 
     def intercept(
         next_call: Callable[..., Any],
@@ -57,13 +62,35 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
         kwargs: Mapping[str, Any],
         context: nn.module.InterceptorContext,
     ) -> Any:
-        output = next_call(*args, **kwargs)
-        path = "/".join(context.module.path)
-        if context.method_name != "__call__":
-            return output
-        called.append(path)
-        if not selection.matches(path, context.module):
-            return output
+        module = context.module
+        if module.scope is None or context.method_name == "setup":
+            return next_call(*args, **kwargs)
+        path, counters = "/".join(module.path), module.scope.rng_counters
+        before = _drawn(counters)
+        if context.method_name == "__call__":
+            called.append(path)
+            output = called_module(path, module, lambda: next_call(*args, **kwargs))
+        else:
+            output = next_call(*args, **kwargs)
+        if _drawn(counters) > before:
+            drew[bool(met) and path not in met].append(path)
+        return output
+
+    def called_module(path: str, module: nn.Module, call: Callable[[], Any]) -> Any:
+        # A layer that features are captured of calls itself once more, and may do so late.
+        isolated = isolated_path()
+        if path in (*active, isolated) or not selection.matches(path, module):
+            return call()
+        if isolated is not None:
+            raise ValueError(
+                f"{selection} matches {path} inside of {isolated}, a layer that features are "
+                "captured of; expected that layer, or a module outside of it"
+            )
+        active.append(path)
+        try:
+            output = call()
+        finally:
+            active.pop()
         met.append(path)
         return repeat(output, runs)
 
@@ -72,7 +99,14 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
     if len(met) != 1:
         there = ", ".join(dict.fromkeys(filter(None, called)))
         found = f"matches {', '.join(met)}" if met else f"matches none of {there}"
+        raise ValueError(f"{selection} {found}; expected one module that is called once")
+    if drew[False] and not drew[True]:
         raise ValueError(
-            f"{selection} {found}; expected one module that is called once and is no layer that "
-            "features are captured of"
+            f"{selection}: no random number is drawn behind {met[0]}, so that all {runs} runs are "
+            f"equal; expected a module before {drew[False][0]}, which draws some"
         )
+
+
+def _drawn(counters: Mapping[Any, Any]) -> int:
+    """How many random numbers a module has drawn itself, from all streams."""
+    return sum(count for count in counters.values() if isinstance(count, int))

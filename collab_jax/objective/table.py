@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from collab_jax import linen
 from collab_jax.isolation.captured import Feature
+from collab_jax.isolation.leaves import is_array, structure
 from collab_jax.isolation.selection import Select
 from collab_jax.models import init_variables, split_branches
 from collab_jax.objective.outputs import Outputs
@@ -62,6 +63,10 @@ class Objective:
         sows itself.
       then: modules that join a selected layer, as in `linen.capture`.
       feature: which array of a layer's output is its feature, as in `linen.capture`.
+      logits: which array of what the network returns is its logits, such as
+        `lambda outputs: outputs[0]`; None: it returns them alone.
+      tokens: whether every token is an example of its own for the terms, with a label each: local
+        classifiers then see one token, and L_pull-push compares tokens, of the whole batch.
       runs: H, how often every example runs through a network with dropout of its own, each time
         with other masks; its logits (H * B, ..., m) become branches for `Out`. Batch norm then
         takes its statistics over all of them.
@@ -80,6 +85,8 @@ class Objective:
     layers: Select | None = None
     then: Select | None = None
     feature: Feature | None = None
+    logits: Callable[[Any], Any] | None = None
+    tokens: bool = False
     runs: int = 1
     split_at: Select | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -136,6 +143,10 @@ class Objective:
                 variables,
                 inputs,
             )
+            if self.tokens:
+                features = jax.eval_shape(
+                    lambda features: [x.reshape(-1, x.shape[-1]) for x in features], features
+                )
             heads.update(self.init_heads(key, features))
         return heads
 
@@ -167,7 +178,7 @@ class Objective:
         """Runs one training pass of a Linen model.
 
         Args:
-          model: returns logits (B, ..., m) or (H, B, ..., m).
+          model: its logits are (B, ..., m) or (H, B, ..., m).
           variables: its variables.
           heads: the parameters that `init` made.
           inputs: a batch; a tuple for a model of several arguments, the first of which is the
@@ -184,7 +195,7 @@ class Objective:
         logits, features, updated = self._pass(model, variables, heads, inputs, mutable, options)
         first = inputs[0] if isinstance(inputs, tuple) else inputs
         outputs = Outputs(logits, labels, first, features, variables["params"], heads, weights)
-        return outputs, updated
+        return (outputs.per_token() if self.tokens else outputs), updated
 
     def _pass(
         self,
@@ -205,7 +216,13 @@ class Objective:
             params = {**variables["params"], **heads["branches"]}
             variables = {**variables, "params": params}
         with nullcontext() if self.split_at is None else repeated_behind(self.split_at, self.runs):
-            logits, features, updated = self._run(model, variables, arguments, mutable, options)
+            returned, features, updated = self._run(model, variables, arguments, mutable, options)
+        logits = returned if self.logits is None else self.logits(returned)
+        if not is_array(logits):
+            raise ValueError(
+                f"logits: {type(model).__name__} returns {structure(returned)}; expected one "
+                "array, or logits=lambda outputs: and the array of it, such as outputs[0]"
+            )
         if self.runs > 1:
             logits = to_branches(logits, self.runs)
             features = tuple(feature[:batch] for feature in features)

@@ -75,7 +75,7 @@ class Mid(Term):
       scale_by_t2: whether the soft part is multiplied by T^2.
       stop_gradient: whether the soft targets are constants.
       heads: the local classifiers; None: `LocalHeads(num_classes)`. A module of your own maps a
-        sequence of N features to logits (N, B, m).
+        sequence of N features to logits (N, B, ..., m).
     """
 
     name: str = "mid"
@@ -96,6 +96,12 @@ class Mid(Term):
         with jax.named_scope("heads"):
             variables = {"params": outputs.head_of(self.name)}
             local_logits: Any = self.head.apply(variables, outputs.features)
+        if local_logits.shape[1:-1] != outputs.branches.shape[1:-1]:
+            raise ValueError(
+                f"heads of {self.name!r}: local logits of shape {local_logits.shape} with labels "
+                f"of shape {outputs.labels.shape}; expected one row of classes for each label: "
+                "Objective(tokens=True) for labels of tokens, or heads of your own"
+            )
         # The output joins as a target only: it must not learn from the local term.
         output_logits = jax.lax.stop_gradient(outputs.branches.mean(axis=0))
         values = losses.intermediate_loss(
@@ -119,7 +125,7 @@ class PullPush(Term):
     with weights from 1 to 0.
 
     Attributes:
-      num_classes: m.
+      num_classes: m; token numbers as inputs are below it too.
       representation: the vector of a map, see `losses.similarity_matrix`.
       input_representation: that of an input; None: the same.
       center: the mean that S subtracts.
@@ -149,7 +155,7 @@ class PullPush(Term):
         layers = len(outputs.features)
         return losses.pull_push_loss(
             projected,
-            outputs.inputs,
+            _comparable(outputs.inputs, self.num_classes),
             outputs.labels,
             pull=jnp.linspace(0.0, 1.0, layers),
             push=jnp.linspace(1.0, 0.0, layers),
@@ -159,6 +165,13 @@ class PullPush(Term):
             center=self.center,
             per_example=self.per_example,
         ).sum()
+
+
+def _comparable(inputs: Array, num_classes: int) -> Array:
+    """Inputs of which S is taken: whole numbers (B,) or (B, L) are tokens, as one-hot vectors."""
+    if not jnp.issubdtype(inputs.dtype, jnp.integer):
+        return inputs
+    return jax.nn.one_hot(inputs, num_classes) if inputs.ndim < 3 else inputs.astype(jnp.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

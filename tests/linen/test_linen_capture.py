@@ -84,6 +84,33 @@ def test_a_followed_layer_is_one_layer(variables):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), of_params, alone)
 
 
+class TwoNorms(nn.Module):
+    """One convolution whose output two norms receive, as in networks for two domains."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(4, name="shared")(x)
+        parts = [nn.LayerNorm(name=f"norm{i}")(x) for i in (0, 1)]
+        return nn.Dense(4, name="last")(sum(parts))
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_two_modules_may_join_one_layer(joint):
+    variables = TwoNorms().init(jax.random.key(0), X)
+
+    def loss(params, number):
+        found = linen.capture(
+            TwoNorms(), {"params": params}, X, layers="shared", then=nn.LayerNorm, joint=joint
+        )
+        assert found.paths == ("norm0", "norm1")
+        return jnp.sin(found.features[number]).sum()
+
+    for number in (0, 1):
+        gradient = jax.grad(loss)(variables["params"], number)
+        moved = {name for name, tree in gradient.items() if any(map(np.any, jax.tree.leaves(tree)))}
+        assert moved == {"shared", f"norm{number}"}
+
+
 def test_a_feature_may_be_a_part_of_the_output_or_made_of_it(variables):
     found = capture(variables, layers=("first", Gate), feature=lambda path, h: (path, h)[1] ** 2)
     np.testing.assert_array_equal(found.features[1], found.outputs**2)
@@ -135,7 +162,8 @@ ERRORS = {
     ),
     "then nothing": (dict(layers="first", then="norm"), r"then='norm' selects none"),
     "then apart": (dict(layers="first", then="gate"), r"then='gate' selects 'gate', but no such"),
-    "then alone": (dict(then="act"), r"then and feature belong to layers"),
+    "then alone": (dict(then="act"), r"then, feature and joint=False need layers"),
+    "joint alone": (dict(joint=False), r"then, feature and joint=False need layers"),
     "no array": (
         dict(layers="first", feature=lambda path, h: [h]),
         r"feature gave \[float32\[2, 4\]\] for 'first' \(Dense\)",

@@ -1,14 +1,11 @@
 """What every attached NNX model must hold to, in one check."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from collab_jax import nnx as collab_nnx
-from collab_jax.nnx import attach, local
 
 
 def arrays(state):
@@ -96,7 +93,7 @@ def check_attached(
     equal(flat_gradient(of_main), flat_gradient(of_plain))
     np.testing.assert_allclose(of_x, of_plain_x, rtol=rtol)
     if reference:
-        twice = _with_reference(lambda: gradient_function(options, selection, wrt))
+        twice = gradient_function(options, {**selection, "joint": False}, wrt)
     for number, (path, prefixes) in enumerate(owners.items(), start=1):
         weights = jnp.eye(count + 1)[number]
         of_model, of_x, *_ = gradient(make(), x, weights)
@@ -114,18 +111,3 @@ def check_attached(
             for name, value in of_model.items():
                 np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6)
     return features
-
-
-def _with_reference(make):
-    """A function that captures by `layer(params, stop_gradient(x))`, run beside the layer."""
-
-    def run(*arguments):
-        joint = attach.call_isolated
-        attach.call_isolated = functools.partial(local.call_isolated, joint=False)
-        try:
-            return gradient(*arguments)
-        finally:
-            attach.call_isolated = joint
-
-    gradient = make()
-    return run

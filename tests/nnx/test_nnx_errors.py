@@ -52,7 +52,7 @@ def output(path, output):
     [
         ({"layers": "block/*"}, r"layers='block/\*' selects none .* did you mean 'blocks/[01]'\?"),
         ({"layers": nnx.Conv}, r"layers=Conv selects none of .*there are 'blocks', 'blocks/0', "),
-        ({"layers": 3}, r"layers must be a module class"),
+        pytest.param({"layers": 3}, r"layers must be a module class", marks=pytest.mark.misuse),
         (
             {"layers": ["blocks/*", "blocks/1/linear"]},
             r"'blocks/1/linear' and 'blocks/1', which it",
@@ -70,7 +70,8 @@ def output(path, output):
         ),
         ({"layers": "**/linear", "then": "norm"}, r"then='norm' selects none"),
         ({"layers": "**/linear", "then": ""}, r"then: the glob '' has an empty segment"),
-        ({"then": "**/linear"}, r"then and feature need layers"),
+        ({"then": "**/linear"}, r"then, feature and joint=False need layers"),
+        ({"joint": False}, r"then, feature and joint=False need layers"),
         ({}, r"Model sows nothing named 'local_features'.*layers=nnx\.Conv.*self\.sow\("),
     ],
 )
@@ -141,6 +142,7 @@ def test_a_transform_that_hands_out_no_features_says_which_line_to_add(x):
     assert collab_nnx.capture(model, x, layers="layers").paths == ("layers[0]", "layers[1]")
 
 
+@pytest.mark.misuse
 def test_what_is_no_module(x):
     with pytest.raises(TypeError, match=r"model must be an nnx\.Module, got"):
         collab_nnx.capture(jnp.tanh, x, layers=Block)

@@ -1,11 +1,14 @@
 """Two NNX models that know nothing of collaborations train with all four of them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from nnx_checks import check_attached
 
 from collab_jax import losses
@@ -153,3 +156,63 @@ def test_three_steps_with_all_four_terms(batch, name):
     after = nnx.as_pure(nnx.state(parts, nnx.Param))
     changed = jax.tree.map(lambda a, b: (a != np.asarray(b)).any(), before, after)
     assert all(jax.tree.leaves(changed))
+
+
+def stepping(optimizer_of, put=lambda state: state, **jit):
+    """A model's state before and after two steps on its outputs and a feature."""
+    images = np.random.default_rng(0).normal(size=(8, 4, 4, 1)).astype(np.float32)
+    model = ConvNet(nnx.Rngs(0))
+    nnx.update(model, put(nnx.state(model)))
+    optimizer = optimizer_of(model)
+    before = jax.tree.map(np.array, nnx.as_pure(nnx.state(model)))
+
+    @functools.partial(nnx.jit, **jit)
+    def step(model, optimizer, rngs, images):
+        def loss(model, rngs):
+            found = collab_nnx.capture(model, images, True, rngs, layers=Residual)
+            return (found.outputs**2).mean() + sum((h**2).mean() for h in found.features)
+
+        optimizer.update(model, nnx.grad(loss)(model, rngs))
+
+    rngs = nnx.Rngs(dropout=1)
+    for _ in range(2):
+        given = jax.tree.leaves(nnx.state(model, nnx.Param))
+        step(model, optimizer, rngs, put(images))
+    return before, nnx.as_pure(nnx.state(model)), given
+
+
+def sgd(model):
+    return nnx.Optimizer(model, optax.sgd(0.1, momentum=0.9), wrt=nnx.Param)
+
+
+def test_sharded_and_donated_state():
+    mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
+
+    def put(tree):
+        def on_devices(x):
+            last = "data" if x.shape[-1:] == (4,) else None
+            spec = ["data"] if x.ndim == 4 and len(x) == 8 else [None] * (x.ndim - 1) + [last]
+            return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec[: x.ndim])))
+
+        return jax.tree.map(on_devices, tree)
+
+    _, plain, _ = stepping(sgd)
+    _, sharded, given = stepping(sgd, put, donate_argnames=("model", "optimizer"))
+    assert all(leaf.is_deleted() for leaf in given)
+    assert len(sharded["stages"][0]["conv"]["kernel"].sharding.device_set) == len(mesh.devices)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5), plain, sharded)
+
+
+def test_an_optimizer_that_freezes_a_part():
+    def frozen_stem(model):
+        def label(path, _):
+            return "frozen" if path[0] in ("stem", "head") else "moved"
+
+        transforms = {"moved": optax.sgd(0.1), "frozen": optax.set_to_zero()}
+        labels = lambda params: nnx.map_state(label, params)  # noqa: E731
+        return nnx.Optimizer(model, optax.multi_transform(transforms, labels), wrt=nnx.Param)
+
+    before, after, _ = stepping(frozen_stem)
+    moved = jax.tree.map(lambda a, b: bool((a != np.asarray(b)).any()), before, after)
+    assert not any(jax.tree.leaves((moved["stem"], moved["head"])))
+    assert all(jax.tree.leaves(moved["stages"]))

@@ -137,11 +137,95 @@ def test_what_comes_before_a_split_runs_once(batch, variables):
     assert convolutions("Conv_1") == [6, 6]
 
 
+@pytest.mark.parametrize("joint", [True, False])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_split_may_be_at_a_layer_whose_features_are_read(batch, variables, joint, late):
+    terms = (Out(), Mid(num_classes=5))
+    heads = objective(terms).init(jax.random.key(3), CNN(), variables, batch[0], rngs=DROPOUT)
+
+    def gradient(**split):
+        table = objective(terms, runs=3, **split)
+
+        def total(params):
+            found, _ = table.forward(
+                CNN(0.0), {"params": params}, heads, *batch, rngs=DROPOUT, joint=joint
+            )
+            assert found.branches.shape == (3, 6, 5)
+            assert [x.shape for x in found.features] == [(6, 8, 8, 4), (6, 4, 4, 8)]
+            return table(found)[0]
+
+        # A program that is differentiated when it has been traced traces its layers once more.
+        return jax.grad(jax.checkpoint(total) if late else total)(variables["params"])
+
+    # Without dropout the runs are equal wherever they begin.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        gradient(split_at="Conv_1"),
+        gradient(),
+    )
+
+
+def test_a_split_inside_of_a_layer_is_refused(batch):
+    class Nested(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return nn.Dense(5)(nn.Sequential([nn.Conv(4, (3, 3)), nn.relu])(x).mean((1, 2)))
+
+    table = objective((Out(), Mid(num_classes=5)), runs=2, layers=nn.Sequential, split_at=nn.Conv)
+    variables = Nested().init(jax.random.key(0), batch[0])
+    with pytest.raises(ValueError, match=r"Conv matches Conv_0 inside of Sequential_0, a layer"):
+        table.init(jax.random.key(3), Nested(), variables, batch[0])
+
+
+def test_dropout_that_lies_before_the_split_alone_is_told(batch):
+    class Early(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = nn.Dense(8)(nn.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1)))
+            return nn.Dense(5)(nn.relu(x))
+
+    variables = Early().init(jax.random.key(0), batch[0])
+
+    def branches(split_at, **options):
+        table = objective((Out(),), runs=2, split_at=split_at)
+        return table.forward(Early(), variables, {}, *batch, **options)[0].branches
+
+    with pytest.raises(ValueError, match=r"behind Dense_0, .* expected a module before Dropout_0"):
+        branches("Dense_0", rngs=DROPOUT)
+    with pytest.raises(ValueError, match=r"behind Dropout_0, .* expected a module before Dropout"):
+        branches("Dropout_0", rngs=DROPOUT)
+    assert (branches(None, rngs=DROPOUT)[0] != branches(None, rngs=DROPOUT)[1]).any()
+    equal = branches("Dense_0", train=False)
+    np.testing.assert_array_equal(equal[0], equal[1])
+
+
 @pytest.mark.parametrize("split_at", ["Conv_*", "Conv_7"])
 def test_a_split_is_at_one_module(batch, variables, split_at):
     table = objective((Out(),), runs=2, split_at=split_at)
     with pytest.raises(ValueError, match=r"split_at=.* expected one module that is called once"):
         table.forward(CNN(), variables, {}, *batch, rngs=DROPOUT)
+
+
+def test_logits_may_stand_among_other_outputs(batch, variables):
+    class WithActivations(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            logits = CNN(0.0)(x, train)
+            return logits, {"mean": x.mean()}
+
+    nested = {"params": {"CNN_0": variables["params"]}}
+
+    def run(model, variables, **options):
+        table = objective((CrossEntropy(), PullPush(num_classes=5)), runs=2, **options)
+        heads = table.init(jax.random.key(3), model, variables, batch[0])
+        return table(table.forward(model, variables, heads, *batch)[0])
+
+    found = run(WithActivations(), nested, logits=lambda outputs: outputs[0])
+    jax.tree.map(np.testing.assert_array_equal, found, run(CNN(0.0), variables))
+    with pytest.raises(
+        ValueError, match=r"WithActivations returns \(float32\[12, 5\], \{.*logits=lambda outputs"
+    ):
+        run(WithActivations(), nested)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +256,55 @@ def test_tokens_and_padding_count_by_their_weights():
     assert (gradient[:, 0, 3] == 0).all() and (gradient[:, 0, 2] != 0).any()
     with pytest.raises(ValueError, match=r"weights: shape \(3,\); expected .* \(3, 4\)"):
         Objective([Out()])(outputs.replace(weights=jnp.ones(3)))
+
+
+class Tagger(nn.Module):
+    """A label for every token."""
+
+    @nn.compact
+    def __call__(self, numbers, train=False):
+        x = nn.Embed(7, 6)(numbers)
+        for _ in range(2):
+            x = x + nn.relu(nn.Dense(6)(x.mean(axis=1, keepdims=True) + x))
+        return nn.Dense(7)(nn.Dropout(0.5, deterministic=not train)(x))
+
+
+def test_every_token_may_be_an_example():
+    numbers = jax.random.randint(jax.random.key(1), (3, 4), 0, 7)
+    padding = jnp.ones((3, 4)).at[1, 2:].set(0)
+    variables = Tagger().init(jax.random.key(0), numbers)
+    terms = (Out(), Mid(num_classes=7), PullPush(num_classes=7))
+    table = objective(terms, layers=nn.Dense, feature=None, runs=2, tokens=True)
+    heads = table.init(jax.random.key(3), Tagger(), variables, numbers, rngs=DROPOUT)
+    assert heads["mid"]["layer1_fc"]["kernel"].shape == (64, 7)
+
+    def run(table, labels=numbers, **options):
+        return table.forward(Tagger(), variables, heads, numbers, labels, rngs=DROPOUT, **options)[
+            0
+        ]
+
+    found = run(table, weights=padding)
+    assert found.branches.shape == (2, 12, 7)
+    assert [x.shape for x in found.features] == [(12, 6), (12, 6), (12, 7)]
+    assert found.inputs.shape == (12,) and found.weights.shape == (12,)
+    total, values = table(found)
+    assert np.isfinite(total)
+    whole = objective((Out(),), layers=nn.Dense, runs=2)
+    np.testing.assert_allclose(values["out"], whole(run(whole, weights=padding))[0], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"labels: shape \(3,\) .* \(batch, tokens\)"):
+        Outputs(jnp.zeros((3, 7)), jnp.zeros(3, int)).per_token()
+    with pytest.raises(ValueError, match=r"features\[0\]: shape \(3, 7\); expected \(3, 4\)"):
+        Outputs(jnp.zeros((3, 4, 7)), numbers, features=(jnp.zeros((3, 7)),)).per_token()
+
+
+def test_local_logits_of_examples_with_labels_of_tokens_are_told():
+    numbers = jax.random.randint(jax.random.key(1), (3, 4), 0, 7)
+    variables = Tagger().init(jax.random.key(0), numbers)
+    table = objective((Mid(num_classes=7),), layers=nn.Dense, feature=None)
+    heads = table.init(jax.random.key(3), Tagger(), variables, numbers, rngs=DROPOUT)
+    outputs, _ = table.forward(Tagger(), variables, heads, numbers, numbers, rngs=DROPOUT)
+    with pytest.raises(ValueError, match=r"heads of 'mid': .* \(3, 3, 7\) .*tokens=True"):
+        table(outputs)
 
 
 def test_labels_may_be_probabilities_and_logits_may_lack_branches():
