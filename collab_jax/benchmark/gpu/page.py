@@ -43,6 +43,8 @@ def page(records: Sequence[Mapping[str, Any]], notes: Sequence[str], command: st
 
 
 def _about(records: Sequence[Mapping[str, Any]]) -> str:
+    if not records:
+        return "Nothing is measured yet."
     machines = []
     for record in records:
         machine = record["machine"]

@@ -42,7 +42,7 @@ def peak_flops(device_kind: str, precision: str) -> float | None:
       None for a card that is not listed, and for bfloat16 where it has no units for that.
     """
     for name, single, tf32, bfloat16 in _CARDS:
-        if name.lower() in f"{device_kind} ".lower().replace("-", " "):
+        if f" {name.lower()} " in f" {device_kind.lower().replace('-', ' ')} ":
             found = {"float32 highest": single, "float32": tf32 or single, "bfloat16": bfloat16}
             value = found[precision]
             return None if value is None else value * 1e12
