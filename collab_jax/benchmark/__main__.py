@@ -13,6 +13,7 @@ from collab_jax.benchmark.gpu.flags import add_arguments
 from collab_jax.benchmark.gpus import GPUS
 from collab_jax.config import MODEL_STAGES, parse_method
 from collab_jax.errors import RunError, UserError
+from collab_jax.runs.environment import leave_out_idle_plugins
 
 _MODELS = tuple(MODEL_STAGES)
 
@@ -82,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "held":
             _held(options, command)
         elif options.command == "gpu":
+            leave_out_idle_plugins()
             from collab_jax.benchmark.gpu.command import run
 
             return run(options, command)
