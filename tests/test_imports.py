@@ -163,6 +163,23 @@ def test_the_package_itself_is_light():
     assert "flax" in loaded_by("from collab_jax import load")
 
 
+def test_events_are_written_without_pytorch(tmp_path):
+    """tensorboardX imports it where it is installed, which takes seconds."""
+    (tmp_path / "torch.py").write_text("raise RuntimeError('imported')")
+    code = f"sys.path.insert(0, {str(tmp_path)!r}); import collab_jax.runs.tensorboard"
+    assert "torch" not in loaded_by(code)
+
+
+def test_a_gpu_is_measured_with_the_core_alone():
+    done = in_the_core_alone(
+        "from collab_jax.benchmark.gpu import command, measure, parity, worker\n"
+        "from collab_jax.benchmark.workload import Case\n"
+        "print(Case(overrides={'model.width': 0.1}).experiment().objective.terms[0].name)\n"
+        "print(sorted(worker.machine()))\n"
+    )
+    assert done.stdout.startswith("cross_entropy\n['device', 'git_revision'"), done.stderr
+
+
 @pytest.mark.parametrize("name", public_modules())
 def test_public_names_are_listed_and_there(name):
     module = importlib.import_module(name)
