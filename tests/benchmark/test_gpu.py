@@ -33,6 +33,12 @@ MACHINE = {
 ONE = replace(TINY, methods=("baseline",), precisions=("float32",))
 
 
+def figures_of(cell):
+    result = measured(cell)
+    assert "figures" in result, result["error"]
+    return result["figures"]
+
+
 def record(cell, **rest):
     return {"cell": cell, "machine": MACHINE, "seconds": 1.0, **rest}
 
@@ -83,10 +89,11 @@ def test_what_is_not_finite_is_no_parity():
     assert parity.differences({"a": np.zeros(2)}, {"a": np.full(2, 3.0)}) == {"['a']": 3.0}
 
 
+@pytest.mark.misuse  # JAX lowers a TrainState of shapes
 def test_programs_are_timed_and_their_memory_is_planned():
     (cell,) = cells_of("step", ONE)
-    figures = measure.step_times(cell)
-    rows = figures["rows"]
+    rows = measure.step_times(cell)["rows"]
+    assert not [row["error"] for row in rows if "error" in row]
     assert [row["name"] for row in rows] == ["baseline, step", "baseline, chunk"]
     for row in rows:
         assert 0 < row["fastest"] <= row["median"] <= row["slowest"]
@@ -99,6 +106,7 @@ def test_programs_are_timed_and_their_memory_is_planned():
     assert all(row["device_bytes"] is None and row["planned_bytes"] > 0 for row in memory)
 
 
+@pytest.mark.misuse  # JAX lowers a TrainState of shapes
 def test_a_method_that_fails_leaves_the_others(monkeypatch):
     real = measure.prepare
 
@@ -110,16 +118,16 @@ def test_a_method_that_fails_leaves_the_others(monkeypatch):
     monkeypatch.setattr(measure, "prepare", prepare)
     cell = cells_of("step", replace(TINY, precisions=("float32",)))[0]
     rows = measure.step_times(cell)["rows"]
+    assert [row["error"] for row in rows if "error" in row] == ["MemoryError: out of memory"]
     assert [row["name"] for row in rows] == ["baseline, step", "baseline, chunk", "out+mid"]
-    assert rows[-1]["error"] == "MemoryError: out of memory"
     text = page([record(cell, figures={"rows": rows, "peak_flops": None})], [], "c")
     assert "- out+mid: failed: MemoryError: out of memory" in text and "| baseline, step |" in text
 
 
 def test_the_run_in_deterministic_mode_repeats():
     first, second = cells_of("repeat", TINY)
-    found = [measured(cell) for cell in (first, second)]
-    assert found[0]["figures"] == found[1]["figures"]
+    found = [{"figures": figures_of(cell)} for cell in (first, second)]
+    assert found[0] == found[1]
     text = page([record(c, **r) for c, r in zip((first, second), found, strict=True)], [], "c")
     assert "Equal bit for bit." in text
     found[1]["figures"]["sha256"] = "0"
@@ -127,9 +135,10 @@ def test_the_run_in_deterministic_mode_repeats():
     assert "**Not equal.**" in text
 
 
+@pytest.mark.misuse  # JAX lowers a TrainState of shapes
 def test_the_study_gives_a_baseline_as_many_flops(tmp_path):
     (cell,) = cells_of("study", TINY)
-    counted = measured(cell)["figures"]
+    counted = figures_of(cell)
     assert counted[BEST] > counted["baseline"] > 0
     file = tmp_path / "study.py"
     data = tmp_path / "images.npz"
