@@ -124,20 +124,16 @@ def test_the_core_alone_serves_other_peoples_code():
     assert done.stdout == "True\n", done.stderr
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "from collab_jax.__main__ import main; sys.exit(main())",
-        "import collab_jax\n"
-        "try: collab_jax.load\n"
-        "except ValueError as error: sys.exit(f'error: {error}')",
-    ],
-)
-def test_what_training_needs_is_named_with_its_extra(code):
-    done = in_the_core_alone(code)
+def test_what_training_needs_is_named_with_its_extra():
+    done = in_the_core_alone("from collab_jax.__main__ import main; sys.exit(main())")
     assert done.returncode
     line = "error: the package [a-z_A-Z.]+ is not installed, expected the extra train: .*train.*\n"
     assert re.fullmatch(line, done.stderr), done.stderr
+
+
+def test_the_core_alone_predicts():
+    done = in_the_core_alone("import collab_jax; print(collab_jax.load.__name__)")
+    assert done.stdout == "load\n", done.stderr
 
 
 def loaded_by(statement):
@@ -161,6 +157,23 @@ def test_losses_load_jax_alone():
 def test_the_package_itself_is_light():
     assert not loaded_by("import collab_jax") & (HEAVY | {"jax", "numpy"})
     assert "flax" in loaded_by("from collab_jax import load")
+
+
+def test_events_are_written_without_pytorch(tmp_path):
+    """tensorboardX imports it where it is installed, which takes seconds."""
+    (tmp_path / "torch.py").write_text("raise RuntimeError('imported')")
+    code = f"sys.path.insert(0, {str(tmp_path)!r}); import collab_jax.runs.tensorboard"
+    assert "torch" not in loaded_by(code)
+
+
+def test_a_gpu_is_measured_with_the_core_alone():
+    done = in_the_core_alone(
+        "from collab_jax.benchmark.gpu import command, measure, parity, worker\n"
+        "from collab_jax.benchmark.workload import Case\n"
+        "print(Case(overrides={'model.width': 0.1}).experiment().objective.terms[0].name)\n"
+        "print(sorted(worker.machine()))\n"
+    )
+    assert done.stdout.startswith("cross_entropy\n['device', 'git_revision'"), done.stderr
 
 
 @pytest.mark.parametrize("name", public_modules())

@@ -1,4 +1,4 @@
-"""The commands `plan`, `held`, `collectives` and `step` of `collab_jax.benchmark`."""
+"""The commands `plan`, `held`, `collectives`, `step` and `gpu` of `collab_jax.benchmark`."""
 
 import argparse
 import itertools
@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from collab_jax.benchmark.gpu.flags import add_arguments
 from collab_jax.benchmark.gpus import GPUS
 from collab_jax.config import MODEL_STAGES, parse_method
 from collab_jax.errors import RunError, UserError
+from collab_jax.runs.environment import leave_out_idle_plugins
 
 _MODELS = tuple(MODEL_STAGES)
 
@@ -56,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--output", type=Path, required=True, help="file to write, without its ending"
         )
+    gpu = commands.add_parser("gpu", help="measure all there is to know on the GPU of this machine")
+    add_arguments(gpu, _MODELS, _method)
     return parser
 
 
@@ -78,6 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _collectives(options, command)
         elif options.command == "held":
             _held(options, command)
+        elif options.command == "gpu":
+            leave_out_idle_plugins()
+            from collab_jax.benchmark.gpu.command import run
+
+            return run(options, command)
         else:
             _step(options, command)
     except (UserError, RunError) as error:

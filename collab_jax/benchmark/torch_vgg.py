@@ -5,7 +5,7 @@ from typing import Any
 
 from collab_jax.errors import UserError
 
-__all__ = ["torch_step"]
+__all__ = ["classifier", "torch_step", "vgg16"]
 
 
 def torch_step(
@@ -33,7 +33,31 @@ def torch_step(
             "step: --against torch takes PyTorch; expected the extra `bench`: "
             "pip install 'collab-jax[bench]'"
         ) from None
-    nn: Any = torch.nn
+    model = vgg16(
+        image_size=image_size,
+        num_classes=num_classes,
+        width=width,
+        classifier_width=classifier_width,
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    images = torch.randn(batch_size, 3, image_size, image_size)
+    labels = torch.randint(0, num_classes, (batch_size,))
+    loss_of = torch.nn.CrossEntropyLoss()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = loss_of(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return step
+
+
+def vgg16(*, image_size: int, num_classes: int, width: float, classifier_width: int) -> Any:
+    """VGG-16 with batch norm as a PyTorch module, for square images of that side."""
+    from torch import nn  # pyright: ignore[reportMissingImports]
+
     layers: list[Any] = []
     channels, side = 3, image_size
     for group in ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3):
@@ -45,21 +69,15 @@ def torch_step(
         if side > 1:
             layers.append(nn.MaxPool2d(2))
             side //= 2
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, *classifier(channels, classifier_width, num_classes))
+
+
+def classifier(channels: int, width: int, num_classes: int) -> list[Any]:
+    """Average pooling and the three-layer classifier."""
+    from torch import nn  # pyright: ignore[reportMissingImports]
+
+    layers: list[Any] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     for _ in range(2):
-        layers += [nn.Linear(channels, classifier_width), nn.ReLU(inplace=True), nn.Dropout(0.5)]
-        channels = classifier_width
-    model = nn.Sequential(*layers, nn.Linear(channels, num_classes))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    images = torch.randn(batch_size, 3, image_size, image_size)
-    labels = torch.randint(0, num_classes, (batch_size,))
-    loss_of = nn.CrossEntropyLoss()
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss = loss_of(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        loss.item()
-
-    return step
+        layers += [nn.Linear(channels, width), nn.ReLU(inplace=True), nn.Dropout(0.5)]
+        channels = width
+    return [*layers, nn.Linear(channels, num_classes)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from collab_jax import config as config_lib
 from collab_jax.data import DataInfo
-from collab_jax.training.build import create_experiment
+from collab_jax.training.build import Experiment, create_experiment
 from collab_jax.training.state import Batch, TrainState, create_train_state
 from collab_jax.training.step import train_step
 
@@ -49,17 +49,16 @@ class Case:
     def image_shape(self) -> tuple[int, int, int]:
         return self.image_size, self.image_size, self.channels
 
-    def step_and_init(
-        self,
-    ) -> tuple[Callable[[TrainState, Batch], Any], Callable[[], TrainState]]:
-        """The train step of a run with this method, and what makes its first state."""
+    def experiment(self) -> Experiment:
+        """The parts of a run with this method."""
         changes = {
+            "method": self.method,
             "batch_size": self.batch_size,
             "model.name": self.model,
             "model.dtype": self.dtype,
             **self.overrides,
         }
-        config = config_lib.parse(config_lib.recipe(self.method, changes))
+        config = config_lib.replace(config_lib.Config(), changes)
         info = DataInfo(
             num_classes=self.num_classes,
             class_names=tuple(str(label) for label in range(self.num_classes)),
@@ -67,16 +66,20 @@ class Case:
             mean=(0.5,) * self.channels,
             std=(0.25,) * self.channels,
         )
-        made = create_experiment(config, info, steps_per_epoch=100)
-        init = partial(
-            create_train_state,
-            made.model,
-            made.objective,
-            made.optimizer,
-            self.image_shape,
-            seed=0,
+        return create_experiment(config, info, steps_per_epoch=100)
+
+    def init(self, made: Experiment) -> TrainState:
+        """The first state of `experiment`'s run."""
+        return create_train_state(
+            made.model, made.objective, made.optimizer, self.image_shape, seed=0
         )
-        return partial(train_step, made.settings), init
+
+    def step_and_init(
+        self,
+    ) -> tuple[Callable[[TrainState, Batch], Any], Callable[[], TrainState]]:
+        """The train step of a run with this method, and what makes its first state."""
+        made = self.experiment()
+        return partial(train_step, made.settings), partial(self.init, made)
 
     def batch(self) -> Batch:
         """Random images and labels."""

@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from collab_jax._version import __version__
 from collab_jax.config import own_model
 from collab_jax.config.schema import (
@@ -106,12 +104,12 @@ def _is_part_or_int(value: Any) -> bool:
     return _is_int(value) or (isinstance(value, float) and _is_number(value) and value < 1)
 
 
-def flatten(tree: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Nested sections as one dictionary of dotted keys."""
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested sections, mappings or ConfigDicts, as one dictionary of dotted keys."""
     flat: dict[str, Any] = {}
     for name in tree:
         value = tree[name]
-        if isinstance(value, Mapping | ConfigDict) and (len(value) or name in SECTIONS):
+        if hasattr(value, "keys") and (len(value) or name in SECTIONS):
             flat.update(flatten(value, f"{prefix}{name}."))
         else:
             flat[f"{prefix}{name}"] = value

@@ -7,9 +7,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import fields
-from typing import Any
-
-from ml_collections import ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from collab_jax._version import __version__
 from collab_jax.config.checks import (
@@ -24,6 +22,9 @@ from collab_jax.config.schema import OTHER_METHODS, RESUME_FREE_KEYS, SCHEMA, Co
 from collab_jax.config.text import as_text, bad_value, shown, unknown_key
 from collab_jax.config.versions import translated
 from collab_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 __all__ = [
     "check_key",
@@ -62,6 +63,8 @@ def recipe(method: str = "baseline", overrides: Mapping[str, Any] | None = None)
     Raises:
         UserError: an unknown key or method, a wrong type or a value out of range.
     """
+    from ml_collections import ConfigDict
+
     values = {name: key.default for name, key in SCHEMA.items()}
     config = ConfigDict(_nested(values | _typed({"method": method, **flatten(overrides or {})})))
     return config.lock()

@@ -6,10 +6,9 @@ import warnings
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
-from collab_jax.errors import RunError
+from collab_jax.errors import RunError, needs
 from collab_jax.files.atomic import json_text, write_bytes
 from collab_jax.runs.directory import METRICS, TENSORBOARD
-from collab_jax.runs.tensorboard import EventFile
 
 __all__ = ["Log", "MetricsLog", "NoLog", "read_metrics"]
 
@@ -108,7 +107,11 @@ class MetricsLog:
             write_bytes(path, "".join(f"{json_text(line)}\n" for line in kept).encode())
         # Unbuffered: what a full disk did not take must not be tried again at closing.
         self._file = path.open("ab", buffering=0)
-        self._events = EventFile(run_dir / TENSORBOARD, step) if tensorboard else None
+        self._events = None
+        if tensorboard:
+            with needs("train"):
+                from collab_jax.runs.tensorboard import EventFile
+            self._events = EventFile(run_dir / TENSORBOARD, step)
 
     def write(self, line: dict[str, Any]) -> None:
         """Writes one line, which is on disk when this returns; null for what is not finite.

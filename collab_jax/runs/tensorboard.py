@@ -2,17 +2,34 @@
 
 import secrets
 import struct
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2, summary_pb2
-from tensorboardX.record_writer import masked_crc32c
-
 __all__ = ["EventFile", "read_events"]
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Keeps tensorboardX from importing PyTorch where it is installed: seconds for nothing."""
+    absent = "torch" not in sys.modules
+    modules: Any = sys.modules
+    if absent:
+        modules["torch"] = None
+    try:
+        yield
+    finally:
+        if absent:
+            del modules["torch"]
+
+
+with _without_torch():
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto import event_pb2, summary_pb2
+    from tensorboardX.record_writer import masked_crc32c
 
 # Made from descriptors at import, which type checkers do not see.
 _event_proto: Any = event_pb2

@@ -1,6 +1,6 @@
 """Batches for the train step, from arrays on the device or on the host."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import Any
 
@@ -71,10 +71,7 @@ class Feed:
                     return train_chunk(partial(gathered, arrays), state, indices)
                 return gathered(arrays, state, indices)
 
-            jitted = compiled(run, donate_argnums=1)
-            self._run: Callable[..., tuple[TrainState, Report]] = lambda state, indices: jitted(
-                self._on_device, state, indices
-            )
+            self._run = compiled(run, donate_argnums=1)
         else:
 
             def run_batch(state: TrainState, batch: Batch):
@@ -116,7 +113,22 @@ class Feed:
 
     def run(self, state: TrainState, inputs: Any) -> tuple[TrainState, Report]:
         """Dispatches steps; `state` is donated."""
-        return self._run(state, inputs)
+        return self._run(*self._before, state, inputs)
+
+    def lower(self, state: TrainState, inputs: Any) -> jax.stages.Lowered:
+        """The program that `run` dispatches, before it is compiled."""
+        return self._run.lower(*self._before, state, inputs)
+
+    def run_compiled(
+        self, program: jax.stages.Compiled, state: TrainState, inputs: Any
+    ) -> tuple[TrainState, Report]:
+        """As `run`, by what `lower(...).compile()` gave."""
+        return program(*self._before, state, inputs)
+
+    @property
+    def _before(self) -> tuple[Any, ...]:
+        """What the program takes before the state."""
+        return (self._on_device,) if self.resident else ()
 
     def _gathered(self, indices: np.ndarray) -> Any:
         host: dict[str, Any] = {"labels": self._split.labels[indices], "indices": indices}

@@ -1,0 +1,1 @@
+"""What the methods cost and do on the NVIDIA GPU of this machine."""
