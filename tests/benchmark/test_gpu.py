@@ -89,7 +89,7 @@ def test_what_is_not_finite_is_no_parity():
     assert parity.differences({"a": np.zeros(2)}, {"a": np.full(2, 3.0)}) == {"['a']": 3.0}
 
 
-@pytest.mark.misuse  # JAX lowers a TrainState of shapes
+@pytest.mark.slow
 def test_programs_are_timed_and_their_memory_is_planned():
     (cell,) = cells_of("step", ONE)
     rows = measure.step_times(cell)["rows"]
@@ -106,7 +106,6 @@ def test_programs_are_timed_and_their_memory_is_planned():
     assert all(row["device_bytes"] is None and row["planned_bytes"] > 0 for row in memory)
 
 
-@pytest.mark.misuse  # JAX lowers a TrainState of shapes
 def test_a_method_that_fails_leaves_the_others(monkeypatch):
     real = measure.prepare
 
@@ -124,7 +123,7 @@ def test_a_method_that_fails_leaves_the_others(monkeypatch):
     assert "- out+mid: failed: MemoryError: out of memory" in text and "| baseline, step |" in text
 
 
-@pytest.mark.misuse  # Orbax builds a TrainState of what is no array
+@pytest.mark.slow
 def test_the_run_in_deterministic_mode_repeats():
     first, second = cells_of("repeat", TINY)
     found = [{"figures": figures_of(cell)} for cell in (first, second)]
@@ -136,7 +135,6 @@ def test_the_run_in_deterministic_mode_repeats():
     assert "**Not equal.**" in text
 
 
-@pytest.mark.misuse  # JAX lowers a TrainState of shapes
 def test_the_study_gives_a_baseline_as_many_flops(tmp_path):
     (cell,) = cells_of("study", TINY)
     counted = figures_of(cell)
