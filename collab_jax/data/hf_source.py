@@ -42,10 +42,12 @@ def listing(place: str, name: str, root: Path) -> Listing:
         import datasets
     parts = {}
     for split, rows in _loaded(place, name, root).items():
-        if split.lower() in ("", *SPLITS):
-            parts[SPLITS.get(split.lower(), "")] = rows
-        else:
+        if split.lower() not in ("", *SPLITS):
             _log.warning("%s: its split %s is left out", name, split)
+        elif (part := SPLITS.get(split.lower(), "")) in parts:
+            _log.warning("%s: its split %s is left out, it has another %s split", name, split, part)
+        else:
+            parts[part] = rows
     if not parts:
         raise UserError(f"{name} has no split train, expected one")
     image, label = _columns(next(iter(parts.values())).features, name)

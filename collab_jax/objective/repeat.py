@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from collab_jax.isolation.errors import CaptureError
 from collab_jax.isolation.selection import Select, Selection
 
 __all__ = ["repeat", "repeated_behind", "to_branches"]
@@ -45,7 +46,7 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
       runs: H.
 
     Raises:
-      ValueError: if it selects no module that is called, or one more than once.
+      CaptureError: if it selects no module that is called, or one more than once.
     """
     selection = Selection(split_at, "split_at")
     met: list[str] = []
@@ -72,7 +73,8 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
     if len(met) != 1:
         there = ", ".join(dict.fromkeys(filter(None, called)))
         found = f"matches {', '.join(met)}" if met else f"matches none of {there}"
-        raise ValueError(
+        raise CaptureError(
             f"{selection} {found}; expected one module that is called once and is no layer that "
-            "features are captured of"
+            "features are captured of",
+            selection.argument,
         )

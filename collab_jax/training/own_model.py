@@ -1,6 +1,6 @@
 """A network of the user's own in a run: its selections, and what it must do to be trained."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,12 +13,20 @@ from collab_jax.config import Config
 from collab_jax.data import DataInfo
 from collab_jax.errors import UserError, reason
 from collab_jax.isolation import CaptureError, Selection
+from collab_jax.isolation.selection import Select
 from collab_jax.objective import Objective
 
 __all__ = ["check_own", "globs", "selected_kernels"]
 
 _COLLECTIONS = {"params", "batch_stats"}
 _BRANCH = "branch"
+_KEYS = {
+    "layers": "model.layers",
+    "then": "model.then",
+    "split_at": "model.split_at",
+    "kernel.layers": "kernel.layers",
+}
+"""By the argument of the capture or the objective that a key is given as."""
 
 
 def globs(text: str) -> tuple[str, ...] | None:
@@ -87,6 +95,9 @@ def check_own(config: Config, model: nn.Module, objective: Objective, info: Data
         outputs, _ = objective.forward(model, variables, heads, images, labels, rngs=rngs)
         return outputs.logits, objective(outputs)
 
+    def branches(variables: Any, images: Any, labels: Any) -> Any:
+        return objective.forward(model, variables, {}, images, labels, rngs={})[0].logits
+
     try:
         variables = jax.eval_shape(init, images)
         _check_collections(name, variables, config.method)
@@ -94,13 +105,14 @@ def check_own(config: Config, model: nn.Module, objective: Objective, info: Data
         _check_logits(name, jax.eval_shape(infer, variables, images), info.num_classes)
         jax.eval_shape(train, variables, images, labels, rngs)
         draws = "out" not in config.method.split("+") or _draws(
-            lambda: jax.eval_shape(train, variables, images, labels, {})
+            lambda: jax.eval_shape(branches, variables, images, labels), objective.split_at
         )
     except UserError:
         raise
     except CaptureError as error:
+        key = _KEYS[error.argument]
         raise UserError(
-            f"model.name = {name!r} with config.model.layers = {config.model.layers!r}: {error}"
+            f"model.name = {name!r} with config.{key} = {config[key]!r}: {error}"
         ) from error
     except Exception as error:
         # The network is the user's: it may raise anything.
@@ -109,6 +121,12 @@ def check_own(config: Config, model: nn.Module, objective: Objective, info: Data
             f"model.name = {name!r}: called as module(images, train=...) with images float32 "
             f"({shape}), it raised {reason(error)}"
         ) from error
+    if not draws and objective.split_at is not None:
+        raise UserError(
+            f"config.model.split_at = {config.model.split_at!r}: expected a module before a "
+            f"dropout, by which the branches of out differ; {name} draws no random numbers behind "
+            "it"
+        )
     if not draws:
         raise UserError(
             f"config.method = {config.method!r}: expected a model with dropout, by which the "
@@ -142,10 +160,28 @@ def _check_logits(name: str, logits: Any, num_classes: int) -> None:
         )
 
 
-def _draws(trace: Any) -> bool:
-    """Whether a pass asks for random numbers, which it is not given."""
+def _draws(trace: Callable[[], Any], split_at: Select | None) -> bool:
+    """Whether a pass asks for random numbers, which it is not given.
+
+    Args:
+      trace: traces the pass.
+      split_at: the module behind which they are asked for; None for the whole pass. Dropout before
+        it is left out.
+    """
+    selection = None if split_at is None else Selection(split_at, "split_at")
+    behind = selection is None
+
+    def intercept(next_call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        nonlocal behind
+        left_out = isinstance(context.module, nn.Dropout) and not behind
+        output = args[0] if left_out else next_call(*args, **kwargs)
+        path = "/".join(context.module.path)
+        behind = behind or selection is None or selection.matches(path, context.module)
+        return output
+
     try:
-        trace()
+        with nn.intercept_methods(intercept):
+            trace()
     except InvalidRngError:
         return True
     return False

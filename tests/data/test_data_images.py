@@ -292,6 +292,59 @@ def test_folders_that_do_not_do(tmp_path):
         load(tmp_path / "one", tmp_path, test=0.2)
 
 
+@pytest.mark.parametrize("leads_to", ["own/train/bee", "own/train", "own", ".", "own/train/bee/x"])
+def test_a_link_to_a_folder_that_it_lies_in_is_told(leads_to, tmp_path):
+    folders(tmp_path / "own")
+    (tmp_path / "own/train/bee/x").mkdir()
+    link = tmp_path / "own/train/bee/x/again"
+    link.symlink_to(tmp_path / leads_to)
+    with pytest.raises(UserError, match=f"^{link}: leads back to a folder that it lies in"):
+        load(tmp_path / "own", tmp_path)
+
+
+def test_two_links_that_lead_to_each_other_are_told(tmp_path):
+    folders(tmp_path / "own")
+    for name, other in (("ant", "bee"), ("bee", "ant")):
+        (tmp_path / "own/train" / name / "more").symlink_to(tmp_path / "own/train" / other)
+    with pytest.raises(UserError, match="ant/more/more: leads back"):
+        load(tmp_path / "own", tmp_path)
+
+
+def test_links_to_folders_elsewhere_are_followed(tmp_path):
+    found = folders(tmp_path / "own")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "own/train/ant").rename(tmp_path / "elsewhere/ant")
+    (tmp_path / "own/train/ant").symlink_to(tmp_path / "elsewhere/ant")
+    (tmp_path / "elsewhere/bee").mkdir()
+    for path in (tmp_path / "own/train/bee").iterdir():
+        path.rename(tmp_path / "elsewhere/bee" / path.name)
+    (tmp_path / "own/train/bee/more").symlink_to("../../../elsewhere/bee")
+    check(load(tmp_path / "own", tmp_path), found)
+
+
+def test_a_pipe_among_the_images_is_told_and_not_waited_for(tmp_path):
+    folders(tmp_path / "own")
+    os.mkfifo(tmp_path / "own/train/bee/pipe.png")
+    with pytest.raises(UserError, match="bee/pipe.png: is no regular file, expected an image"):
+        load(tmp_path / "own", tmp_path)
+
+
+@pytest.mark.parametrize("inner", ["own", "own/train", "own/train/bee", "own/train/bee/more"])
+def test_a_folder_that_may_not_be_read_is_told(inner, tmp_path, monkeypatch):
+    folders(tmp_path / "own")
+    (tmp_path / "own/train/bee/more").mkdir()
+    scandir = os.scandir
+
+    def refused(path):
+        if Path(path) == tmp_path / inner:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(UserError, match=rf"^{tmp_path / inner}: cannot be read \(Permission de"):
+        load(tmp_path / "own", tmp_path)
+
+
 def test_what_is_left_out_is_told(tmp_path, caplog):
     found = folders(tmp_path / "own", (("train", 2), ("test", 2), ("val", 1)))
     (tmp_path / "own/train/ant/notes.txt").write_text("x")
