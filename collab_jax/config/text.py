@@ -31,14 +31,17 @@ _OTHER_NAMES = {
 
 
 def shown(value: Any) -> str:
-    """Any value on one line, short enough for a message."""
+    """Any value on one line, short enough for a message: a long one loses its middle.
+
+    The end of a path says which file it is.
+    """
     try:
         text = repr(value) if isinstance(value, str) else as_text(value)
     except Exception:  # An object's own repr may fail; Python refuses to print huge integers.
         text = f"a {type(value).__name__}"
     text = " ".join(text.split())
     text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= 80 else f"{text[:30]}...{text[-47:]}"
 
 
 def bad_value(name: str, value: Any, expected: str) -> UserError:

@@ -33,7 +33,7 @@ def _processor() -> str:
 
 
 def _threads() -> int:
-    """CPU threads of a program: NPROC's number, else as many as the process may run on, as in XLA."""
+    """CPU threads of a program, as XLA counts: NPROC, or as many as the process may run on."""
     if (given := os.environ.get("NPROC", "")).isdecimal() and int(given):
         return int(given)
     mine = getattr(os, "sched_getaffinity", None)

@@ -94,7 +94,7 @@ def test_the_second_ends_the_process_while_the_main_thread_runs_no_python():
         assert process.wait(20) == 128 + signal.SIGINT
 
 
-# An interpreter that ends gives back the handlers of Python, and a signal's default ends the process.
+# An interpreter that ends gives back Python's handlers, and a signal's default ends the process.
 _ENDING = """
 import os, signal, sys
 from collab_jax.runs import signals
