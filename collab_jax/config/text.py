@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from collab_jax.config.schema import SCHEMA, SECTIONS
-from collab_jax.errors import UserError
+from collab_jax.errors import UserError, cut
 
 __all__ = [
     "as_text",
@@ -31,17 +31,14 @@ _OTHER_NAMES = {
 
 
 def shown(value: Any) -> str:
-    """Any value on one line, short enough for a message: a long one loses its middle.
-
-    The end of a path says which file it is.
-    """
+    """Any value on one line, short enough for a message."""
     try:
         text = repr(value) if isinstance(value, str) else as_text(value)
     except Exception:  # An object's own repr may fail; Python refuses to print huge integers.
         text = f"a {type(value).__name__}"
     text = " ".join(text.split())
     text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 80 else f"{text[:30]}...{text[-47:]}"
+    return cut(text, 80)
 
 
 def bad_value(name: str, value: Any, expected: str) -> UserError:
