@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from collab_jax.errors import RunError, UserError
+from collab_jax.errors import RunError, UserError, cut
 from collab_jax.training.placement import Placement
 
 __all__ = [
@@ -105,8 +105,8 @@ def watched() -> Iterator[None]:
             raise
         raise RunError(
             f"process {jax.process_index()} of {jax.process_count()}: another process of this run "
-            f"is gone ({str(error).splitlines()[0][:200]}); start all of them again to go on from "
-            "the last checkpoint"
+            f"is gone ({cut(str(error).splitlines()[0], 200)}); start all of them again to go on "
+            "from the last checkpoint"
         ) from error
 
 

@@ -15,6 +15,7 @@ from tiny import tiny_config
 import collab_jax
 from collab_jax import cli
 from collab_jax import config as config_lib
+from collab_jax.config.own_model import check_file
 from collab_jax.errors import UserError
 from collab_jax.models.own import create_own
 from collab_jax.runs import evaluate, export, loop
@@ -190,7 +191,7 @@ def test_a_run_goes_on_with_the_same_bits_and_refuses_a_changed_file(net, tmp_pa
     assert evaluate.run(stopped, checkpoint="last")["images"] == 360
 
     net.write_text(NET + "# changed")
-    changed = f"{net}:make.*: expected the file as it was when the run began"
+    changed = "/net.py:make': expected the file as it was when the run began"
     for refused in (
         lambda: collab_jax.load(stopped),
         lambda: evaluate.run(stopped),
@@ -207,7 +208,7 @@ def refused(path, function, tmp_path, method="baseline", **overrides):
         loop.run(own_config(path, method, function, **overrides), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     message = str(error.value)
-    assert f"{path}:{function}"[-60:] in message or "config." in message
+    assert f"{path}:{function}"[-40:] in message or "config." in message
     return message
 
 
@@ -289,6 +290,15 @@ def test_a_file_is_executed_once_for_its_content(net, tmp_path, monkeypatch):
     for _ in range(2):
         with pytest.raises(UserError, match="net.py raised RuntimeError: no weights"):
             create_own(f"{net}:make", 10)
+
+
+def test_a_changed_file_is_named_however_long_its_path_is(tmp_path):
+    folder = tmp_path / ("a" * 100) / ("b" * 100)
+    folder.mkdir(parents=True)
+    config = own_config(folder / "net.py", model__sha256="0" * 64)
+    (folder / "net.py").write_text(NET)
+    with pytest.raises(UserError, match="bbb/net.py:make': expected the file as it was when the"):
+        check_file(config)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
