@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from compare_runs import own_lines
 from disturbed import one_line
 from disturbed_rows import same_as
 
-__all__ = ["Ended", "Kind", "Small", "Tried", "contents", "save", "strict_lines"]
+__all__ = ["Ended", "Kind", "Small", "Tried", "contents", "gathered", "save", "strict_lines"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CLASSES = ("bird", "cat", "dog", "fly")
@@ -223,6 +224,20 @@ def _tried(what: str, came: str, good: bool, ended: Ended) -> Tried:
     return Tried(what, came, good)
 
 
+def gathered(*trials: Iterator[Tried]) -> list[Tried]:
+    """All that was tried, also where a check itself fails."""
+    found = []
+    for some in trials:
+        try:
+            for trial in some:
+                print(f"{trial.what}: {trial.came}", file=sys.stderr, flush=True)
+                found.append(trial)
+        except Exception as error:  # The others are still worth having.
+            traceback.print_exc()
+            found.append(Tried("the check itself", f"{type(error).__name__}: {error}", False))
+    return found
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, but for the one that a run is held by."""
     return {
@@ -254,5 +269,6 @@ def strict_lines(run_dir: Path) -> Iterator[dict[str, Any]]:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no JSON")
 
-    for text in (run_dir / "metrics.jsonl").read_text().splitlines():
+    path = run_dir / "metrics.jsonl"
+    for text in path.read_text().splitlines() if path.exists() else ():
         yield json.loads(text, parse_constant=refuse)
