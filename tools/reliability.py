@@ -94,8 +94,8 @@ def table_of_kinds(folder: Path) -> str:
     lines = [
         HEADING,
         "",
-        f"`python tools/reliability.py --kinds`, {seconds:.0f} s. A run is three epochs of a VGG-16 "
-        "on 64 images of 8x8 in 4 classes, nearly every trial a process of `launch.py` or several. "
+        f"`python tools/reliability.py --kinds`, {seconds:.0f} s. A run is three epochs of a "
+        "VGG-16 on 64 images of 8x8 in 4 classes, nearly every trial a process of `launch.py` or several. "
         "The same bits: parameters, optimizer, metrics, TensorBoard's events and results (timing "
         "fields apart). One line: an exit code of 1 or 2, and nothing else on standard error.",
         "",
