@@ -30,6 +30,7 @@ def kinds(small: Small) -> Iterator[Kind]:
             "tests/runs/test_environment.py",
             "tests/runs/test_directory.py",
             "tests/runs/test_processes.py",
+            "tests/runs/test_rendezvous.py",
             "tests/cli/test_program.py",
             "tests/models/test_torch_weights.py",
         ),

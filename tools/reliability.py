@@ -3,7 +3,8 @@
     python tools/reliability.py            full counts, writes results/reliability.md
     python tools/reliability.py --quick    small counts, prints the table alone
     python tools/reliability.py --only kills disks    these rows at full counts, likewise
-    python tools/reliability.py --kinds    the table by kind of fault, into results/reliability.md
+    python tools/reliability.py --kinds    the table by kind of fault, into results/reliability.md;
+                                           with --quick it is printed alone
 
 Every run is a process of `launch.py` on scikit-learn's digits. A full disk is a small tmpfs, which
 takes the right to mount one; without it the row says so.
@@ -95,7 +96,8 @@ def table_of_kinds(folder: Path) -> str:
         HEADING,
         "",
         f"`python tools/reliability.py --kinds`, {seconds:.0f} s. A run is three epochs of a "
-        "VGG-16 on 64 images of 8x8 in 4 classes, nearly every trial a process of `launch.py` or several. "
+        "VGG-16 on 64 images of 8x8 in 4 classes, nearly every trial a process of `launch.py` or "
+        "several. "
         "The same bits: parameters, optimizer, metrics, TensorBoard's events and results (timing "
         "fields apart). One line: an exit code of 1 or 2, and nothing else on standard error.",
         "",
@@ -137,7 +139,8 @@ def main() -> int:
         if arguments.kinds:
             text = table_of_kinds(folder)
             print(text, end="")
-            write(text)
+            if not arguments.quick:
+                write(text)
             return int("**fails**" in text)
         runs = Disturbed(folder, epochs=4 if arguments.quick else 15)
         reference = folder / "undisturbed"

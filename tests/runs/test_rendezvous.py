@@ -41,9 +41,8 @@ def test_all_go_on_together_in_any_order_and_the_port_is_free_again():
 
 @pytest.mark.parametrize("counts", [(2, 3), (3, 2)])
 def test_other_numbers_are_told_in_both(counts):
-    for error, own, other in zip(
-        met((0, counts[0]), (1, counts[1])), counts, counts[::-1], strict=True
-    ):
+    errors = met((0, counts[0]), (1, counts[1]))
+    for error, own, other in zip(errors, counts, counts[::-1], strict=True):
         assert isinstance(error, UserError)
         assert f"--num_processes {own}: process " in str(error) and f"with {other}" in str(error)
 
