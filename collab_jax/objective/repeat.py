@@ -66,15 +66,18 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
         if not selection.matches(path, context.module):
             return output
         met.append(path)
+        if len(met) > 1:  # At once: what follows would be told in words on other arguments.
+            raise wrong(f"matches {', '.join(met)}")
         return repeat(output, runs)
 
-    with nn.intercept_methods(intercept):
-        yield
-    if len(met) != 1:
-        there = ", ".join(dict.fromkeys(filter(None, called)))
-        found = f"matches {', '.join(met)}" if met else f"matches none of {there}"
-        raise CaptureError(
+    def wrong(found: str) -> CaptureError:
+        return CaptureError(
             f"{selection} {found}; expected one module that is called once and is no layer that "
             "features are captured of",
             selection.argument,
         )
+
+    with nn.intercept_methods(intercept):
+        yield
+    if not met:
+        raise wrong(f"matches none of {', '.join(dict.fromkeys(filter(None, called)))}")

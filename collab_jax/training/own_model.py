@@ -166,15 +166,17 @@ def _draws(trace: Callable[[], Any], split_at: Select | None) -> bool:
     Args:
       trace: traces the pass.
       split_at: the module behind which they are asked for; None for the whole pass. Dropout before
-        it is left out.
+        it is given its key.
     """
     selection = None if split_at is None else Selection(split_at, "split_at")
     behind = selection is None
 
     def intercept(next_call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         nonlocal behind
-        left_out = isinstance(context.module, nn.Dropout) and not behind
-        output = args[0] if left_out else next_call(*args, **kwargs)
+        before = isinstance(context.module, nn.Dropout) and not behind
+        # By a key of its own, so that whoever else intercepts it sees it called.
+        given = {**kwargs, "rng": jax.random.key(0)} if before else kwargs
+        output = next_call(*args, **given)
         path = "/".join(context.module.path)
         behind = behind or selection is None or selection.matches(path, context.module)
         return output
