@@ -3,12 +3,14 @@
 import sys
 
 from collab_jax.errors import UserError, needs
+from collab_jax.runs.signals import stop_at_once
 
 __all__ = ["main"]
 
 
 def main() -> int:
-    """The program; returns its exit code: see `collab_jax.cli.main`."""
+    """The program of a process; returns its exit code: see `collab_jax.cli.main`."""
+    stop_at_once()
     try:
         with needs("train"):
             from collab_jax import cli

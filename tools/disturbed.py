@@ -22,7 +22,7 @@ _POLL = 0.004
 # `launch.py`, which also keeps in a file the number of the step that it has begun.
 _COUNTED = """
 import os, sys
-from collab_jax import cli
+from collab_jax import __main__, cli
 
 file = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT)
 execute = cli.execute
@@ -41,7 +41,7 @@ def counted(command):
     return execute(command)
 
 cli.execute = counted
-sys.exit(cli.main())
+sys.exit(__main__.main())
 """
 
 

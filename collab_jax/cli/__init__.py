@@ -23,7 +23,7 @@ from collab_jax.runs.environment import (
     request_determinism,
 )
 from collab_jax.runs.programs import heal
-from collab_jax.runs.signals import EXIT_CODE, Interrupted, stop_at_once
+from collab_jax.runs.signals import EXIT_CODE, Interrupted
 from collab_jax.runs.streams import tell
 
 __all__ = [
@@ -185,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = parse(arguments)
         for warning in command.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        with stop_at_once(), _plain_messages():
+        with _plain_messages():
             result = execute(command)
         if command.mode != "train":
             tell(_summary(command, result) + "\n")

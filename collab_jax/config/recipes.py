@@ -13,7 +13,7 @@ from collab_jax.config.checks import flatten, parse_method
 from collab_jax.config.resolve import parse
 from collab_jax.config.schema import Config
 from collab_jax.config.shipped import find_shipped
-from collab_jax.errors import UserError
+from collab_jax.errors import UserError, cut
 
 __all__ = ["call", "load", "split_argument"]
 
@@ -91,5 +91,5 @@ def call(path: Path, signature: str, *arguments: Any) -> Any:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:300]
+    text = cut(" ".join(str(error).split()), 300)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from collab_jax.config.schema import SCHEMA, SECTIONS
-from collab_jax.errors import UserError
+from collab_jax.errors import UserError, cut
 
 __all__ = [
     "as_text",
@@ -38,7 +38,7 @@ def shown(value: Any) -> str:
         text = f"a {type(value).__name__}"
     text = " ".join(text.split())
     text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return cut(text, 80)
 
 
 def bad_value(name: str, value: Any, expected: str) -> UserError:

@@ -13,7 +13,7 @@ import numpy as np
 from collab_jax.data import cache, download
 from collab_jax.data.archive_formats import ARCHIVES, SHAPES, Archive
 from collab_jax.data.arrays import Arrays, area_downscale, chunks, target_shape
-from collab_jax.errors import UserError
+from collab_jax.errors import UserError, reason
 
 __all__ = ["load"]
 
@@ -68,12 +68,12 @@ def _find(name: str, downloads: Path, manual_dir: Path) -> tuple[Archive, Path]:
                 return archive, path
     archive = archives[0]
     path = downloads / archive.filename
-    reason = download.unreachable([archive.url])
-    if reason:
+    without = download.unreachable([archive.url])
+    if without:
         names = " or ".join(each.filename for each in archives)
         urls = " or ".join(each.url for each in archives)
         raise UserError(
-            f"data set {name} is not in {downloads.parent} and cannot be downloaded ({reason}): "
+            f"data set {name} is not in {downloads.parent} and cannot be downloaded ({without}): "
             f"looked in {manual_dir} for {names}; put what {urls} gives there, under that name"
         )
     with cache.disk_errors(downloads):
@@ -93,9 +93,8 @@ def _fill(directory: Path, archive: Archive, path: Path, shape: tuple[int, ...])
                 raise ValueError(f"labels beyond the {len(class_names)} classes")
     # Damaged bytes make tarfile, zlib and the readers raise errors of many kinds.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(
-            f"{path}: the archive is damaged ({reason}), expected what {archive.url} gives"
+            f"{path}: the archive is damaged ({reason(error)}), expected what {archive.url} gives"
         ) from None
     algorithm, _, expected = archive.checksum.partition(":")
     with path.open("rb") as file:

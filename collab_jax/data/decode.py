@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from collab_jax.data.arrays import area_downscale
-from collab_jax.errors import UserError, needs
+from collab_jax.errors import UserError, needs, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -128,5 +128,4 @@ def _opened(file: io.BufferedReader | io.BytesIO, where: str) -> Iterator[Image]
         ) from None
     # Its readers raise errors of many kinds, SyntaxError and struct.error among them.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"{where}: the image is damaged ({reason})") from None
+        raise UserError(f"{where}: the image is damaged ({reason(error)})") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from collab_jax.data.progress import progress
-from collab_jax.errors import UserError, needs
+from collab_jax.errors import UserError, needs, reason
 
 __all__ = ["fetch", "unreachable"]
 
@@ -46,8 +46,7 @@ def fetch(url: str, checksum: str, size: int, path: Path) -> None:
             )
         # The host, the disk and the checksum each have errors of their own.
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise UserError(f"{url}: the download failed ({reason})") from None
+            raise UserError(f"{url}: the download failed ({reason(error)})") from None
 
 
 class _Bar:

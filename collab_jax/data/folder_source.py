@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,12 +53,13 @@ def listing(folder: Path, name: str) -> Listing:
     places = {label: place for place, label in enumerate(class_names)}
     paths, labels, belongs, left_out = [], [], [], []
     for split, top in splits.items():
-        left_out += [path for path in top.iterdir() if path.suffix.lower() in ENDINGS]
+        files = [Path(entry.path) for entry in _shown(top)]
+        left_out += [path for path in files if path.suffix.lower() in ENDINGS]
         for of_class in _folders(top):
             if of_class.name not in places:
                 raise UserError(f"{of_class}: no such class in {first}")
             before = len(paths)
-            for path in _files(of_class):
+            for path in _files(of_class, (top.resolve(),)):
                 if path.suffix.lower() in ENDINGS:
                     paths.append(path)
                 else:
@@ -89,23 +91,48 @@ def identity(path: Path, folder: Path) -> str:
     """What changes when a file does.
 
     Raises:
-        UserError: the file is not there.
+        UserError: the file is not there, or is none, such as a pipe, which would be waited for.
     """
     try:
         status = path.stat()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}), expected an image") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path}: is no regular file, expected an image")
     return f"{os.path.relpath(path, folder)}\n{status.st_size}\n{status.st_mtime_ns}"
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    return [Path(entry.path) for entry in _shown(folder) if entry.is_dir()]
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder that is not hidden, links followed."""
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+def _files(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Every file below a folder that is not hidden, links followed.
+
+    Args:
+        folder: where to look.
+        above: the folders on the way to it, links resolved.
+    """
+    real = folder.resolve()
+    if any(other.is_relative_to(real) for other in above):
+        raise UserError(
+            f"{folder}: leads back to a folder that it lies in, expected none, as each image would "
+            "be found again and again"
+        )
+    entries = _shown(folder)
+    yield from (Path(entry.path) for entry in entries if not entry.is_dir())
+    for entry in entries:
+        if entry.is_dir():
+            yield from _files(Path(entry.path), (*above, real))
+
+
+def _shown(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder and not hidden, by name."""
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be read ({error.strerror}), expected a folder of images"
+        ) from None
+    return sorted(shown, key=lambda entry: entry.name)

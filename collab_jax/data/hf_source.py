@@ -16,7 +16,7 @@ import numpy as np
 
 from collab_jax.data.download import unreachable
 from collab_jax.data.image_files import SPLITS, Listing
-from collab_jax.errors import UserError, needs
+from collab_jax.errors import UserError, needs, reason
 
 __all__ = ["listing"]
 
@@ -42,10 +42,12 @@ def listing(place: str, name: str, root: Path) -> Listing:
         import datasets
     parts = {}
     for split, rows in _loaded(place, name, root).items():
-        if split.lower() in ("", *SPLITS):
-            parts[SPLITS.get(split.lower(), "")] = rows
-        else:
+        if split.lower() not in ("", *SPLITS):
             _log.warning("%s: its split %s is left out", name, split)
+        elif (part := SPLITS.get(split.lower(), "")) in parts:
+            _log.warning("%s: its split %s is left out, it has another %s split", name, split, part)
+        else:
+            parts[part] = rows
     if not parts:
         raise UserError(f"{name} has no split train, expected one")
     image, label = _columns(next(iter(parts.values())).features, name)
@@ -90,13 +92,13 @@ def _loaded(place: str, name: str, root: Path) -> Mapping[str, Any]:
     import datasets
 
     path = Path(os.path.abspath(os.path.expanduser(place)))
-    reason = ""
+    without = ""
     with contextlib.ExitStack() as stack:
         if not sys.stderr.isatty():
             stack.callback(datasets.enable_progress_bars)
             datasets.disable_progress_bars()
         if not path.exists():
-            reason = stack.enter_context(_offline_where_it_must_be())
+            without = stack.enter_context(_offline_where_it_must_be())
         try:
             if not path.exists():
                 repository, _, configuration = place.partition(":")
@@ -111,8 +113,8 @@ def _loaded(place: str, name: str, root: Path) -> Mapping[str, Any]:
                 )
         # The library, its parsers and the network each have errors of their own.
         except Exception as error:
-            told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            hint = f"; there is no such folder, and {reason}" if reason else ""
+            told = reason(error)
+            hint = f"; there is no such folder, and {without}" if without else ""
             raise UserError(f"data.name = {name!r}: cannot be loaded ({told}{hint})") from None
     return (
         {str(split): rows for split, rows in loaded.items()}
@@ -127,12 +129,12 @@ def _offline_where_it_must_be() -> Iterator[str]:
     from datasets import config
     from huggingface_hub import constants
 
-    reason = "" if config.HF_HUB_OFFLINE else unreachable([constants.ENDPOINT])
+    without = "" if config.HF_HUB_OFFLINE else unreachable([constants.ENDPOINT])
     before = constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE
     try:
-        if reason:
+        if without:
             constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
-        yield reason
+        yield without
     finally:
         constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE = before
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from collab_jax.data import cache, tfds_files
 from collab_jax.data.arrays import Arrays, area_downscale, target_shape
-from collab_jax.errors import UserError, needs, reason
+from collab_jax.errors import UserError, cut, needs, reason
 from collab_jax.files import atomic
 
 __all__ = ["load"]
@@ -87,8 +87,8 @@ def _builder(name: str, root: Path) -> Any:
             pass
         # An unknown configuration or version; the end of TFDS's message names those known.
         except (ValueError, AssertionError, RuntimeError) as error:
-            reason = " ".join(str(error).split()).rpartition('}": ')[2][:300]
-            raise UserError(f"data.name = {name!r}: {reason}") from None
+            end = " ".join(str(error).split()).rpartition('}": ')[2]
+            raise UserError(f"data.name = {name!r}: {cut(end, 300)}") from None
         known = [*tfds.list_builders(with_community_datasets=False), "digits"]
         near = difflib.get_close_matches(name.split("/")[0].lower(), known, 3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -223,7 +223,7 @@ def _run_child(request: dict[str, Any]) -> str:
         error = f"the preparing process ended with code {child.returncode} {' '.join(last)}"
     if "No module named 'tensorflow'" in error:
         error = "TensorFlow is not installed, expected the extra tfds: pip install '.[tfds]'"
-    return " ".join(error.split())[:400]
+    return cut(" ".join(error.split()), 400)
 
 
 def _decode(builder: Any, directory: Path, shape: tuple[int, ...]) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-__all__ = ["RunError", "UserError", "needs", "reason"]
+__all__ = ["RunError", "UserError", "cut", "needs", "reason"]
 
 
 class UserError(ValueError):
@@ -29,7 +29,13 @@ def reason(error: BaseException) -> str:
     """
     text = " ".join(str(error).split())
     name = type(error).__name__
-    return f"{name}: {text}"[:200] if text else name
+    return cut(f"{name}: {text}", 200) if text else name
+
+
+def cut(text: str, length: int) -> str:
+    """A text that is too long for a message, without its middle: a path's end says which file."""
+    head, tail = length // 3, length - length // 3 - 3
+    return text if len(text) <= length else f"{text[:head]}...{text[-tail:]}"
 
 
 @contextlib.contextmanager

@@ -24,7 +24,15 @@ _LISTED = 20
 
 
 class CaptureError(ValueError):
-    """A selection, or what it selected, cannot give local features; the message says the remedy."""
+    """A selection, or what it selected, cannot give local features; the message says the remedy.
+
+    Attributes:
+      argument: the name of the argument that is wrong.
+    """
+
+    def __init__(self, message: str, argument: str = "layers") -> None:
+        super().__init__(message)
+        self.argument = argument
 
 
 def needs_layers() -> CaptureError:
@@ -47,7 +55,8 @@ def nothing_matches(selection: "Selection", paths: Iterable[str]) -> CaptureErro
     ]
     hint = f"did you mean {close[0]!r}? " if close else ""
     return CaptureError(
-        f"{selection} selects none of the model's modules; {hint}there are {_listed(there)}"
+        f"{selection} selects none of the model's modules; {hint}there are {_listed(there)}",
+        selection.argument,
     )
 
 
@@ -55,7 +64,8 @@ def selected_inside(selection: "Selection", path: str, outer: str) -> CaptureErr
     """A selected module runs inside another selected one."""
     return CaptureError(
         f"{selection} selects {path!r} and {outer!r}, which it runs inside of: a layer has one "
-        f"local copy; leave one of them out, such as with '!{path}'"
+        f"local copy; leave one of them out, such as with '!{path}'",
+        selection.argument,
     )
 
 
@@ -81,7 +91,8 @@ def never_called(selection: "Selection", paths: Iterable[str]) -> CaptureError:
     """Selected modules that the pass did not call."""
     return CaptureError(
         f"{selection} selects {_listed(list(paths))}, which the model did not call in this pass; "
-        "leave them out, or run the part of the model that calls them"
+        "leave them out, or run the part of the model that calls them",
+        selection.argument,
     )
 
 
@@ -95,7 +106,8 @@ def joins_nothing(then: "Selection", path: str, layers: "Selection") -> CaptureE
     """
     return CaptureError(
         f"{then} selects {path!r}, but no such module receives the very array that a selected "
-        f"layer returned; {layers} must select the module right before it"
+        f"layer returned; {layers} must select the module right before it",
+        then.argument,
     )
 
 
@@ -110,7 +122,8 @@ def method_called(selection: "Selection", path: str, module: Any, methods: str) 
     """
     return CaptureError(
         f"{selection} selects {path!r} ({type(module).__name__}), which is used by {methods} and "
-        "not by __call__: select a module inside of it, or one around it"
+        "not by __call__: select a module inside of it, or one around it",
+        selection.argument,
     )
 
 

@@ -80,7 +80,8 @@ def _compile(select: Any, argument: str) -> Callable[[str, Any], bool]:
         return _predicate(select, argument)
     raise CaptureError(
         f"{argument} must be a module class, a glob over module paths, a predicate "
-        f"(path, module) -> bool, or a sequence of these; got {select!r}"
+        f"(path, module) -> bool, or a sequence of these; got {select!r}",
+        argument,
     )
 
 
@@ -97,7 +98,8 @@ def _union(members: Sequence[Any], argument: str) -> Callable[[str, Any], bool]:
     if not chosen:
         raise CaptureError(
             f"{argument}={_describe(members)} selects nothing; a sequence needs a module class, "
-            "a glob or a predicate"
+            "a glob or a predicate",
+            argument,
         )
 
     def match(path: str, module: Any) -> bool:
@@ -112,7 +114,8 @@ def _glob(glob: str, argument: str) -> Callable[[str, Any], bool]:
     segments = glob.split("/")
     if not all(segments):
         raise CaptureError(
-            f"{argument}: the glob {glob!r} has an empty segment; paths are like 'blocks/0/conv'"
+            f"{argument}: the glob {glob!r} has an empty segment; paths are like 'blocks/0/conv'",
+            argument,
         )
 
     def match(path: str, module: Any) -> bool:
@@ -137,7 +140,8 @@ def _predicate(predicate: Callable[[str, Any], Any], argument: str) -> Callable[
         if not isinstance(result, (bool, cast(type, np.bool_))):
             raise CaptureError(
                 f"{argument}: the predicate {_describe(predicate)} gave {result!r} for {path!r}; "
-                "it must be a function (path, module) -> bool"
+                "it must be a function (path, module) -> bool",
+                argument,
             )
         return bool(result)
 

@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from collab_jax.isolation.errors import CaptureError
 from collab_jax.isolation.selection import Select, Selection
 from collab_jax.linen.joint import isolated_path
 
 __all__ = ["repeat", "repeated_behind", "to_branches"]
+
+_EXPECTED = "expected one module that is called once"
 
 
 def repeat(tree: Any, runs: int) -> Any:
@@ -46,9 +49,9 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
       runs: H.
 
     Raises:
-      ValueError: if it selects no module that is called, one more than once, one inside of a layer
-        that features are captured of, or one behind which no random number is drawn though some
-        are before it, so that all runs would be equal.
+      CaptureError: if it selects no module that is called, one more than once, one inside of a
+        layer that features are captured of, or one behind which no random number is drawn though
+        some are before it, so that all runs would be equal.
     """
     selection = Selection(split_at, "split_at")
     met: list[str] = []
@@ -82,9 +85,9 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
         if path in (*active, isolated) or not selection.matches(path, module):
             return call()
         if isolated is not None:
-            raise ValueError(
-                f"{selection} matches {path} inside of {isolated}, a layer that features are "
-                "captured of; expected that layer, or a module outside of it"
+            raise wrong(
+                f"matches {path} inside of {isolated}, a layer that features are captured of; "
+                "expected that layer, or a module outside of it"
             )
         active.append(path)
         try:
@@ -92,18 +95,22 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
         finally:
             active.pop()
         met.append(path)
+        if len(met) > 1:  # At once: what follows would be told in words on other arguments.
+            raise wrong(f"matches {', '.join(met)}; {_EXPECTED}")
         return repeat(output, runs)
+
+    def wrong(found: str) -> CaptureError:
+        return CaptureError(f"{selection} {found}", selection.argument)
 
     with nn.intercept_methods(intercept):
         yield
-    if len(met) != 1:
+    if not met:
         there = ", ".join(dict.fromkeys(filter(None, called)))
-        found = f"matches {', '.join(met)}" if met else f"matches none of {there}"
-        raise ValueError(f"{selection} {found}; expected one module that is called once")
+        raise wrong(f"matches none of {there}; {_EXPECTED}")
     if drew[False] and not drew[True]:
-        raise ValueError(
-            f"{selection}: no random number is drawn behind {met[0]}, so that all {runs} runs are "
-            f"equal; expected a module before {drew[False][0]}, which draws some"
+        raise wrong(
+            f"matches {met[0]}, behind which no random number is drawn, so that all {runs} runs "
+            f"are equal; expected a module before {drew[False][0]}, which draws some"
         )
 
 

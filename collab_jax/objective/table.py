@@ -233,7 +233,7 @@ class Objective:
 
     def _run(
         self,
-        model: nn.Module,
+        model: Any,
         variables: Mapping[str, Any],
         arguments: tuple[Any, ...],
         mutable: Sequence[str],

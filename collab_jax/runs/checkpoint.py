@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from collab_jax.errors import RunError, UserError
+from collab_jax.errors import RunError, UserError, cut
 from collab_jax.runs.directory import CHECKPOINTS
 from collab_jax.runs.manifest import MANIFEST, is_sound, write_manifest
 from collab_jax.runs.ownership import Written
@@ -382,7 +382,7 @@ def _reason(error: BaseException) -> str:
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     # TensorStore puts the path of every layer first and what the system said last.
     said = re.search(r"([^:]+) \[os_error_code='\d+'", text)
-    return said[1].strip() if said else text[:300]
+    return said[1].strip() if said else cut(text, 300)
 
 
 def _steps(directory: Path) -> list[int]:

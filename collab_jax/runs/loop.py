@@ -23,6 +23,7 @@ from collab_jax.runs.display import Display, NoDisplay, TerminalDisplay, note
 from collab_jax.runs.environment import check_determinism
 from collab_jax.runs.faults import Faults
 from collab_jax.runs.identity import check_record, check_run_content, stamp
+from collab_jax.runs.made_with import made_with
 from collab_jax.runs.metrics_log import Log, MetricsLog, NoLog
 from collab_jax.runs.profiling import Profiler
 from collab_jax.runs.result import final_result, new_record, update_record, write_result
@@ -159,6 +160,8 @@ class Run:
         self.record.update(stamp(config, info))
         self.state = self.placement.replicate(state)
         self.step = self.first_step = int(state.step)
+        if self.step < self.total_steps or "made_with" not in self.record:
+            self.record["made_with"] = made_with()
         self.clock = Clock(began, self.record["seconds"], self.step)
         self.display: Display = NoDisplay()
         self.log: Log = NoLog()

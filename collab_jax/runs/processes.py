@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from collab_jax.errors import RunError, UserError
+from collab_jax.errors import RunError, UserError, cut
+from collab_jax.runs.rendezvous import meet
 from collab_jax.training.placement import Placement
 
 __all__ = [
@@ -27,11 +27,7 @@ __all__ = [
 ]
 
 _HEARTBEAT_SECONDS = 30
-_COUNT = "collab_jax/num_processes"
-_COUNT_TIMEOUT = 60_000
-"""Milliseconds."""
-_TO_TELL_SECONDS = 5.0
-"""In which a process can say what is wrong, and end, before the first one is gone."""
+_JOIN_SECONDS = 120
 _ERRORS: dict[str, type[Exception]] = {"UserError": UserError, "RunError": RunError}
 
 
@@ -47,14 +43,17 @@ def start(
 
     Raises:
       RunError: if the others are not there in time.
+      UserError: if one of them was told another number of processes.
     """
+    if coordinator is not None and num_processes is not None and process_id is not None:
+        meet(coordinator, num_processes, process_id, _JOIN_SECONDS)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(
             coordinator,
             num_processes,
             process_id,
-            initialization_timeout=120,
+            initialization_timeout=_JOIN_SECONDS,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=_HEARTBEAT_SECONDS,
         )
@@ -63,31 +62,6 @@ def start(
             f"process {process_id} of {num_processes}: could not join the others at {coordinator} "
             f"({str(error).splitlines()[0]})"
         ) from error
-    _check_count()
-
-
-def _check_count() -> None:
-    """Compares how many processes each of them was told that there are.
-
-    Raises:
-      UserError: in the first process and in each that was told another number.
-    """
-    # JAX shares values by name before the devices are known in private only.
-    from jax._src import distributed
-
-    state: Any = distributed.global_state
-    own, count = state.process_id, state.num_processes
-    state.client.key_value_set(f"{_COUNT}/{own}", str(count))
-    for other in range(1, count) if own == 0 else (0,):
-        told = int(state.client.blocking_key_value_get(f"{_COUNT}/{other}", _COUNT_TIMEOUT))
-        if told != count:
-            if own == 0:
-                # The others' connections end with this process, which ends them in a C++ abort.
-                time.sleep(_TO_TELL_SECONDS)
-            raise UserError(
-                f"--num_processes {count}: process {other} was started with {told}; expected the "
-                "same in all of them"
-            )
 
 
 def under_slurm() -> bool:
@@ -105,8 +79,8 @@ def watched() -> Iterator[None]:
             raise
         raise RunError(
             f"process {jax.process_index()} of {jax.process_count()}: another process of this run "
-            f"is gone ({str(error).splitlines()[0][:200]}); start all of them again to go on from "
-            "the last checkpoint"
+            f"is gone ({cut(str(error).splitlines()[0], 200)}); start all of them again to go on "
+            "from the last checkpoint"
         ) from error
 
 

@@ -1,25 +1,18 @@
 """A run's result: errors at the end, lowest and chosen, and what they were made with."""
 
-import platform
-import subprocess
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from collab_jax._version import __version__
 from collab_jax.config import Config
 from collab_jax.files.atomic import read_json, write_json
-from collab_jax.runs.display import device_names
 
 __all__ = [
     "final_result",
-    "git_revision",
     "new_record",
     "new_results",
     "update_record",
     "update_results",
-    "versions",
     "write_result",
 ]
 
@@ -59,8 +52,7 @@ def final_result(config: Config, record: Mapping[str, Any], seconds: float) -> d
         "seed": config.seed,
         "data_fingerprint": record["data"]["fingerprint"],
         "seconds": seconds,
-        "versions": versions(),
-        "git_revision": git_revision(),
+        **record["made_with"],
     }
 
 
@@ -111,36 +103,9 @@ def update_results(
 def write_result(path: Path, result: dict[str, Any], *, trained: bool) -> dict[str, Any]:
     """Writes a result, unless a whole one is there and nothing was trained since; returns it."""
     old = None if trained else read_json(path)
+    # Of the time after the last checkpoint, the old one knows more.
     if old is not None and isinstance(old.get("seconds"), int | float):
-        # Of what trained the run, the old one knows more.
-        kept = {name: old.get(name) for name in ("seconds", "versions", "git_revision")}
-        if old == {**result, **kept}:
+        if old == {**result, "seconds": old["seconds"]}:
             return old
     write_json(path, result)
     return result
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that determine a run's numbers, and its devices."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {
-        "collab_jax": __version__,
-        "python": platform.python_version(),
-        "device": device_names(),
-        **{name: version(name) for name in packages},
-    }
-
-
-def git_revision() -> str | None:
-    """The commit of the source tree, marked where it was changed; None outside of one."""
-    folder = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

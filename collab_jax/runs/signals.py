@@ -4,8 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,6 +36,7 @@ class StopSignals:
     The first one is noted, for the run to save at the next step boundary. Those of the second after
     it are the same request; a later one ends the process at once. SIGHUP stays ignored where it
     was, as under nohup. Outside of the main thread, which alone may do so, nothing is caught.
+    Afterwards handlers are as they were, but for those of `stop_at_once`.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class StopSignals:
         signal.set_wakeup_fd(self._wakeup_before)
         os.close(self._writer)  # which ends the thread
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if handler is _stop else handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
@@ -83,23 +83,20 @@ def _exit_at_second(reader: int) -> None:
                     os._exit(128 + number[0])
 
 
-@contextmanager
-def stop_at_once() -> Iterator[None]:
-    """While there is nothing to save: the same signals end the process with `EXIT_CODE`."""
+def stop_at_once() -> None:
+    """For a process's own program: while there is nothing to save, these signals end it.
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        text = f"stopped by {name} before training; the same command starts again\n"
-        with suppress(OSError):  # The terminal may be what is gone.
-            os.write(2, text.encode())
-        os._exit(EXIT_CODE)
+    Once a run has trained, they are ignored until the process is gone, as an interpreter that ends
+    gives its handlers back, and a signal would decide the exit code.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in _caught():
+            signal.signal(number, _stop)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in _caught()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    text = f"stopped by {name} with nothing to save; the same command starts again\n"
+    with suppress(OSError):  # The terminal may be what is gone.
+        os.write(2, text.encode())
+    os._exit(EXIT_CODE)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from collab_jax.errors import cut
 from collab_jax.files.atomic import write_json
 
 __all__ = ["CommandJob", "reason_of"]
@@ -88,4 +89,4 @@ def reason_of(log: Path, exit_code: int) -> str:
         lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     last = (errors or lines or ["it printed nothing"])[-1].removeprefix("error: ")
-    return last[:300]
+    return cut(last, 300)

@@ -1,6 +1,6 @@
 """A network of the user's own in a run: its selections, and what it must do to be trained."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -19,6 +19,13 @@ from collab_jax.objective import Objective
 __all__ = ["check_own", "globs", "selected_kernels"]
 
 _COLLECTIONS = {"params", "batch_stats"}
+_KEYS = {
+    "layers": "model.layers",
+    "then": "model.then",
+    "split_at": "model.split_at",
+    "kernel.layers": "kernel.layers",
+}
+"""By the argument of the capture or the objective that a key is given as."""
 
 
 def globs(text: str) -> tuple[str, ...] | None:
@@ -87,6 +94,9 @@ def check_own(config: Config, model: nn.Module, objective: Objective, info: Data
         outputs, _ = objective.forward(model, variables, heads, images, labels, rngs=rngs)
         return outputs.logits, objective(outputs)
 
+    def branches(variables: Any, images: Any, labels: Any) -> Any:
+        return objective.forward(model, variables, {}, images, labels, rngs={})[0].logits
+
     try:
         variables = jax.eval_shape(init, images)
         _check_collections(name, variables, config.method)
@@ -94,13 +104,14 @@ def check_own(config: Config, model: nn.Module, objective: Objective, info: Data
         _check_logits(name, jax.eval_shape(infer, variables, images), info.num_classes)
         jax.eval_shape(train, variables, images, labels, rngs)
         draws = "out" not in config.method.split("+") or _draws(
-            lambda: jax.eval_shape(train, variables, images, labels, {})
+            lambda: jax.eval_shape(branches, variables, images, labels)
         )
     except UserError:
         raise
     except CaptureError as error:
+        key = _KEYS[error.argument]
         raise UserError(
-            f"model.name = {name!r} with config.model.layers = {config.model.layers!r}: {error}"
+            f"model.name = {name!r} with config.{key} = {config[key]!r}: {error}"
         ) from error
     except Exception as error:
         # The network is the user's: it may raise anything.
@@ -142,7 +153,7 @@ def _check_logits(name: str, logits: Any, num_classes: int) -> None:
         )
 
 
-def _draws(trace: Any) -> bool:
+def _draws(trace: Callable[[], Any]) -> bool:
     """Whether a pass asks for random numbers, which it is not given."""
     try:
         trace()

@@ -9,7 +9,8 @@ import pytest
 from collab_jax import config as config_lib
 from collab_jax._version import __version__
 from collab_jax.config import Config
-from collab_jax.errors import UserError
+from collab_jax.config.text import bad_value
+from collab_jax.errors import UserError, cut
 
 
 def refused(call, *arguments, **keywords) -> str:
@@ -278,3 +279,12 @@ def test_describe_has_a_row_for_every_key():
     assert [row.split("`")[1] for row in rows] == list(config_lib.SCHEMA)
     assert len({row.count("|") for row in rows}) == 1
     assert all(row.doc.strip() for row in config_lib.SCHEMA.values())
+
+
+def test_a_value_too_long_for_a_message_keeps_both_ends():
+    path = f"/{'a folder/' * 30}net.py:make"
+    told = str(bad_value("model.name", path, "another"))
+    assert told.startswith("config.model.name = '/a folder/a") and len(told) < 130
+    assert told.endswith("folder/net.py:make': expected another") and "..." in told
+    for length in (79, 80, 81, 5000):
+        assert len(cut("x" * length, 80)) == min(length, 80)

@@ -106,6 +106,16 @@ def test_a_test_split_without_labels_is_left_out(tmp_path, caplog):
     assert "its split test is left out, it has no labels" in caplog.text
 
 
+def test_the_second_of_two_splits_for_one_use_is_left_out(tmp_path, caplog):
+    others = {name: split(*rows(6, seed=7)) for name in ("validation", "Valid", "Train")}
+    datasets.DatasetDict(train=split(*TRAIN), val=split(*TEST), **others).save_to_disk(
+        tmp_path / "own"
+    )
+    check(load(tmp_path / "own", tmp_path), TRAIN, TEST)
+    for name, part in (("validation", "validation"), ("Valid", "validation"), ("Train", "train")):
+        assert f"its split {name} is left out, it has another {part} split" in caplog.text
+
+
 def test_data_sets_that_do_not_do(tmp_path):
     def message(saved, **arguments):
         saved.save_to_disk(tmp_path / f"own{len(list(tmp_path.iterdir()))}")

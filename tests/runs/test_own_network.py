@@ -1,6 +1,7 @@
 """A network of the user's own, trained by the whole trainer."""
 
 import json
+import os
 import re
 import shlex
 from dataclasses import replace
@@ -14,7 +15,9 @@ from tiny import tiny_config
 import collab_jax
 from collab_jax import cli
 from collab_jax import config as config_lib
+from collab_jax.config.own_model import check_file
 from collab_jax.errors import UserError
+from collab_jax.models.own import create_own
 from collab_jax.runs import evaluate, export, loop
 from collab_jax.runs.load_model import load as load_exported
 from collab_jax.study.spec import Cell
@@ -84,6 +87,18 @@ class Broken(nn.Module):
 
 
 broken = Broken
+
+
+class Early(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.Dropout(0.5, deterministic=not train)(images.reshape(images.shape[0], -1))
+        return nn.Dense(self.num_classes)(nn.relu(nn.Dense(8)(x)))
+
+
+early = Early
 
 
 class Branched(nn.Module):
@@ -176,7 +191,7 @@ def test_a_run_goes_on_with_the_same_bits_and_refuses_a_changed_file(net, tmp_pa
     assert evaluate.run(stopped, checkpoint="last")["images"] == 360
 
     net.write_text(NET + "# changed")
-    changed = f"{net}:make.*: expected the file as it was when the run began"
+    changed = "/net.py:make': expected the file as it was when the run began"
     for refused in (
         lambda: collab_jax.load(stopped),
         lambda: evaluate.run(stopped),
@@ -193,7 +208,7 @@ def refused(path, function, tmp_path, method="baseline", **overrides):
         loop.run(own_config(path, method, function, **overrides), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     message = str(error.value)
-    assert f"{path}:{function}"[-60:] in message or "config." in message
+    assert f"{path}:{function}"[-40:] in message or "config." in message
     return message
 
 
@@ -222,6 +237,14 @@ def test_what_the_function_gives_is_checked_before_training(net, tmp_path, funct
         ("kernel", "make", {"kernel__layers": "Cnv_*"}, "there are Conv_0, Conv_1, Dense_0"),
         ("out", "make", {"model__split_at": "Conv_*"}, "expected one module that is called once"),
         ("out", "sure", {}, "draws no random numbers in training"),
+        ("out", "early", {"model__split_at": "Dense_0"}, "behind which no random number is drawn"),
+        (
+            "out",
+            "early",
+            {"model__split_at": "Dropout_0"},
+            "behind which no random number is drawn",
+        ),
+        ("out", "make", {"model__split_at": "Dropout_0"}, "behind which no random number is drawn"),
         ("multi_instance", "branched", {}, "has a module 'branch_a'"),
     ],
 )
@@ -229,6 +252,58 @@ def test_selections_that_miss_are_refused_before_training(
     net, tmp_path, method, function, overrides, expected
 ):
     assert expected in refused(net, function, tmp_path, method, **overrides)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.layers", "Cnv_*"),
+        ("model.layers", "Conv_*,/"),
+        ("model.layers", "!Conv_0"),
+        ("model.then", "Dense_0"),
+        ("model.then", "Norm_*"),
+        ("model.then", "BatchNorm_*//"),
+        ("model.split_at", "Conv_*"),
+        ("model.split_at", "Conv_*//"),
+        ("model.split_at", "Conv_7"),
+        ("kernel.layers", "!Conv_0"),
+        ("kernel.layers", "Conv_0//"),
+        ("kernel.layers", "Cnv_0"),
+    ],
+)
+def test_the_key_that_is_wrong_is_named(net, tmp_path, key, value):
+    overrides = {**LAYERS, **KERNELS, "model__split_at": "Dense_0"}
+    overrides[key.replace(".", "__")] = value
+    message = refused(net, "make", tmp_path, "out+mid+kernel", **overrides)
+    assert f"config.{key} = {value!r}: " in message
+    assert message.count("config.") == 1
+
+
+def test_a_file_is_executed_once_for_its_content(net, tmp_path, monkeypatch):
+    executed = []
+    monkeypatch.setattr("builtins.executed", executed, raising=False)
+    net.write_text(NET + "executed.append(1)\n")
+    first, second = (type(create_own(f"{net}:make", 10)) for _ in range(2))
+    assert first is second and executed == [1]
+    # Of the same size, and of the same second as far as a file system tells.
+    before = net.stat()
+    net.write_text(NET.replace("(4, 8)", "(8, 4)") + "executed.append(2)\n")
+    os.utime(net, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert type(create_own(f"{net}:make", 10)) is not first and executed == [1, 2]
+    assert not (tmp_path / "__pycache__").exists()
+    net.write_text("raise RuntimeError('no weights')\n")
+    for _ in range(2):
+        with pytest.raises(UserError, match="net.py raised RuntimeError: no weights"):
+            create_own(f"{net}:make", 10)
+
+
+def test_a_changed_file_is_named_however_long_its_path_is(tmp_path):
+    folder = tmp_path / ("a" * 100) / ("b" * 100)
+    folder.mkdir(parents=True)
+    config = own_config(folder / "net.py", model__sha256="0" * 64)
+    (folder / "net.py").write_text(NET)
+    with pytest.raises(UserError, match="bbb/net.py:make': expected the file as it was when the"):
+        check_file(config)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -18,13 +18,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def test_before_training_the_process_ends_with_the_same_code(name):
     program = (
         "import os, signal\nfrom collab_jax.runs.signals import stop_at_once\n"
-        f"with stop_at_once():\n    os.kill(os.getpid(), signal.{name})\n"
+        f"stop_at_once()\nos.kill(os.getpid(), signal.{name})\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert done.returncode == 75
-    assert done.stderr == f"stopped by {name} before training; the same command starts again\n"
+    assert done.stderr == f"stopped by {name} with nothing to save; the same command starts again\n"
 
 
 def test_the_first_is_noted_and_the_second_ends_the_process():
@@ -58,7 +58,7 @@ def test_two_within_a_second_are_one_request(second):
 def test_a_hangup_that_nohup_ignores_stays_ignored():
     program = (
         "import os, signal\nfrom collab_jax.runs.signals import StopSignals, stop_at_once\n"
-        "with stop_at_once(), StopSignals() as signals:\n"
+        "stop_at_once()\nwith StopSignals() as signals:\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n    print(signals.received)\n"
     )
     done = subprocess.run(
@@ -92,6 +92,34 @@ def test_the_second_ends_the_process_while_the_main_thread_runs_no_python():
             process.send_signal(signal.SIGINT)
             time.sleep(1.2)
         assert process.wait(20) == 128 + signal.SIGINT
+
+
+# An interpreter that ends gives back Python's handlers, and a signal's default ends the process.
+_ENDING = """
+import os, signal, sys
+from collab_jax.runs import signals
+
+class Last:
+    def __del__(self, kill=os.kill, own=os.getpid()):
+        for number in (2, 15, 1):
+            kill(own, number)
+
+signals.stop_at_once()
+with signals.StopSignals():
+    os.kill(os.getpid(), signal.SIGTERM)
+signal.raise_signal(signal.SIGINT)
+sys.last = Last()
+sys.exit(75)
+"""
+
+
+def test_after_a_run_signals_do_not_change_the_exit_code():
+    done = subprocess.run([sys.executable, "-c", _ENDING], cwd=REPOSITORY, capture_output=True)
+    assert (done.returncode, done.stderr) == (75, b"")
+    given_back = _ENDING.replace("signals.stop_at_once()", "")
+    given_back = given_back.replace("signal.raise_signal(signal.SIGINT)", "")
+    done = subprocess.run([sys.executable, "-c", given_back], cwd=REPOSITORY, capture_output=True)
+    assert done.returncode == -signal.SIGINT, "the test's own signal comes too early or too late"
 
 
 def test_descriptors_and_handlers_are_given_back():

@@ -1,0 +1,239 @@
+"""Figures in README's, results/README's and docs' words beside the tables and runs they are of."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+ALL = "out+mid+pull_push+kernel"
+
+
+def rows(name: str, heading: str = "") -> dict[str, dict[str, str]]:
+    """The first table below a heading of a page: cells by row and column."""
+    text = (RESULTS / name).read_text().partition(heading)[2] if heading else ""
+    text = text or (RESULTS / name).read_text()
+    lines = re.search(r"(^\|.*\n)+", text, re.M)
+    assert lines, f"{name} has no table"
+    header, _, *body = [[*map(str.strip, line.split("|")[1:-1])] for line in lines[0].splitlines()]
+    return {cells[0]: dict(zip(header, cells, strict=True)) for cells in body}
+
+
+def plan(model: str, column: str, *methods: str, name: str = "plan_h100.md") -> list[str]:
+    table = rows(name, f"## {model}, ")
+    return [table[method][column] for method in methods]
+
+
+def results(pattern: str, key: str = "last_test_error") -> list[float]:
+    return [json.loads(path.read_text())[key] for path in sorted(RESULTS.glob(pattern))]
+
+
+def metrics(name: str) -> list[dict[str, float]]:
+    return [
+        json.loads(line) for line in (RESULTS / name / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+def two(values: list[str]) -> list[str]:
+    return [f"{float(value):.2f}" for value in values]
+
+
+def digits() -> list[str]:
+    found = [*results("digits_vgg16/baseline/*/result.json")]
+    found += results(f"digits_vgg16/{ALL}/*/result.json")
+    return [f"{error:.2f}" for error in found]
+
+
+def of_bfloat16() -> list[str]:
+    halves = plan("vgg16", "temporary MiB", "baseline", ALL, name="plan_vgg16_bfloat16.md")
+    wholes = plan("vgg16", "temporary MiB", "baseline", ALL)
+    pairs = zip(halves, wholes, strict=True)
+    return [f"{float(half) / float(whole):.3f}".removeprefix("0") for half, whole in pairs]
+
+
+def memory_of_parts() -> list[str]:
+    pooled = f"{ALL} (pull_push.projection_pool=8)"
+    of = [("vgg16", "out"), ("vgg16", ALL), ("vgg16", pooled)]
+    of += [("resnet18", "mid"), ("resnet18", "kernel"), ("resnet18", ALL), ("resnet18", pooled)]
+    return [plan(model, "peak / baseline", method)[0] for model, method in of]
+
+
+def steps(*methods: str) -> list[str]:
+    table = rows("step_vgg16.md")
+    columns = ("median / baseline", "FLOPs / baseline")
+    return [table[method][column] for method in methods for column in columns]
+
+
+def beside_torch() -> list[str]:
+    table = rows("step_vgg16_torch.md")
+    medians = [float(table[name]["median s"]) for name in ("baseline", "PyTorch baseline")]
+    return [f"{medians[0] / medians[1]:.2f}"]
+
+
+def resnet101() -> list[str]:
+    name = "plan_resnet101.md"
+    found = plan("resnet101", "peak / baseline", "out", "tree", name=name)
+    (copies,) = plan("resnet101", "training-only MiB", "tree", name=name)
+    return [*found, f"{float(copies):,.0f}"]
+
+
+def idle() -> list[str]:
+    lines = metrics("fashion_mnist_vgg16_narrow")
+    most = max(line["wait_fraction"] for line in lines if line["split"] == "train")
+    return [f"{100 * most:.3f}"]
+
+
+def minutes() -> list[str]:
+    (seconds,) = re.findall(r"`python tools/reliability.py`, seed 0, (\d+) s", reliability())
+    return [f"{int(seconds) / 60:.0f}"]
+
+
+def reliability() -> str:
+    return (RESULTS / "reliability.md").read_text()
+
+
+def clocks() -> list[str]:
+    found = results("reduced/*/*/seed-*/result.json", "seconds")
+    return [str(len(found)), f"{sum(found):,.0f}", f"{sum(found) / 3600 / 2:.1f}"]
+
+
+NUMBER = r"([\d.,]*\d)"
+CLAIMS: dict[str, tuple[str, str, Callable[[], list[str]]]] = {
+    "planned memory": (
+        "README.md",
+        rf"peak memory, planned .*? \| {NUMBER} \| {NUMBER} \| {NUMBER} \| {NUMBER} \| {NUMBER} \|",
+        lambda: two(plan("vgg16", "peak / baseline", "out", "mid", "kernel", ALL, "tree")),
+    ),
+    "digits": (
+        "README.md",
+        rf"test error was {NUMBER}, {NUMBER} and {NUMBER}% \(baseline\) and {NUMBER}, {NUMBER} and "
+        rf"{NUMBER}% \(all four terms\)",
+        digits,
+    ),
+    "digits once more": (
+        "results/README.md",
+        rf"last epoch, %: {NUMBER}, {NUMBER} and {NUMBER} baseline, {NUMBER}, {NUMBER} and "
+        rf"{NUMBER} with all four",
+        digits,
+    ),
+    "an image of digits": (
+        "README.md",
+        rf"one image is {NUMBER} points",
+        lambda: [f"{100 / 360:.2f}"],
+    ),
+    "Fashion-MNIST": (
+        "results/README.md",
+        rf"after three epochs: {NUMBER}% \(top-5: {NUMBER}%\)",
+        lambda: [
+            f"{metrics('fashion_mnist_vgg16_narrow')[-1][key]:.2f}"
+            for key in ("top1_error", "top5_error")
+        ],
+    ),
+    "200 steps": (
+        "results/README.md",
+        rf"Training loss {NUMBER} \(mean of the 200 steps\), test error {NUMBER}%",
+        lambda: [
+            f"{metrics('fashion_mnist_vgg16_200_steps')[-2]['loss']:.3f}",
+            f"{metrics('fashion_mnist_vgg16_200_steps')[-1]['top1_error']:.2f}",
+        ],
+    ),
+    "bfloat16": ("results/README.md", r"memory is (\.\d+) and (\.\d+) of float32", of_bfloat16),
+    "ResNet-101": (
+        "results/README.md",
+        rf"dropout takes {NUMBER} of baseline's memory \(.*?\), the tree {NUMBER} .*? classifier "
+        rf"three times: {NUMBER} MiB",
+        resnet101,
+    ),
+    "aims that are met": (
+        "results/README.md",
+        rf"On VGG-16 L_kernel \({NUMBER}\) and L_mid \({NUMBER}\) meet theirs",
+        lambda: plan("vgg16", "peak / baseline", "kernel", "mid"),
+    ),
+    "what holds the memory": (
+        "results/README.md",
+        rf"VGG-16, out \| 1.01 \| {NUMBER} .*?VGG-16, all four \| 1.15 \| {NUMBER} .*?pool=8` \| "
+        rf"1.15 \| {NUMBER} .*?ResNet-18, mid \| 1.09 \| {NUMBER} .*?kernel \| 1.03 \| {NUMBER} .*?"
+        rf"ResNet-18, all four \| 1.15 \| {NUMBER} .*?pool=8` 64, and {NUMBER} \|",
+        memory_of_parts,
+    ),
+    "idle device": ("results/README.md", rf"was at most {NUMBER}%", idle),
+    "beside PyTorch": (
+        "results/README.md",
+        rf"on this machine: {NUMBER} of its median",
+        beside_torch,
+    ),
+    "time and FLOPs": (
+        "results/README.md",
+        rf"`out` below it \({NUMBER} at {NUMBER}\) and `mid` above \({NUMBER} at {NUMBER}\)",
+        lambda: steps("out", "mid"),
+    ),
+    "clocks of the study": (
+        "results/README.md",
+        rf"The clocks of all {NUMBER} runs add up to {NUMBER} s, {NUMBER} hours",
+        clocks,
+    ),
+    "reliability": ("results/README.md", rf"came of it. {NUMBER} minutes beside", minutes),
+}
+
+
+def told(text: str, pattern: str) -> list[str]:
+    found = re.search(pattern, text)
+    assert found, "the words have another form"
+    return [*found.groups()]
+
+
+def words(page: str) -> str:
+    return " ".join((ROOT / page).read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_words_hold_what_the_tables_say(claim):
+    page, pattern, expected = CLAIMS[claim]
+    assert told(words(page), pattern) == expected()
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_each_changed_figure_is_found(claim):
+    page, pattern, expected = CLAIMS[claim]
+    text = words(page)
+    found = re.search(pattern, text)
+    assert found
+    for group in range(1, len(found.groups()) + 1):
+        place = found.end(group) - 1
+        changed = f"{text[:place]}{(int(text[place]) + 1) % 10}{text[place + 1 :]}"
+        assert told(changed, pattern) != expected()
+
+
+@pytest.mark.parametrize("method", ["baseline", "out", "mid", "pull_push", "kernel"])
+def test_the_weights_chosen_are_the_best_of_their_search(method):
+    search = json.loads((RESULTS / "searches" / f"small_fashion_mnist_{method}.json").read_text())
+    row = rows("README.md", "## Weights for small data")[method]
+    key = row["key"].strip("`")
+    complete = [trial for trial in search["trials"] if trial["state"] == "complete"]
+    found = {f"{x['parameters'][key]:.2g}": f"{x['validation_error']:.2f}" for x in complete}
+    best, *others = sorted(found, key=lambda value: float(found[value]))
+    assert (row["chosen"], row["validation error %"]) == (best, found[best])
+    told = re.findall(r"([\d.]+) at ([\d.]+)", row["other trials that ran to the end"])
+    assert sorted(told) == sorted((found[value], value) for value in others)
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))],
+)
+def test_pages_name_files_of_results_that_are_there(page):
+    for name in re.findall(r"\(?(?:\.\./)*(results/[\w./-]+\w)", (ROOT / page).read_text()):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_verdict_of_the_reliability_tables_is_ok():
+    verdicts = re.findall(r"^\| (?!what|kind|--).*\| (\S+) \|$", reliability(), re.M)
+    assert len(verdicts) > 10 and set(verdicts) == {"ok"}
+
+
+def test_tests_that_hold_a_kind_are_there():
+    for name in re.findall(r"`(tests/[\w/]+\.py)`", reliability()):
+        assert (ROOT / name).is_file(), name
