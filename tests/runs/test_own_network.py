@@ -237,14 +237,14 @@ def test_what_the_function_gives_is_checked_before_training(net, tmp_path, funct
         ("kernel", "make", {"kernel__layers": "Cnv_*"}, "there are Conv_0, Conv_1, Dense_0"),
         ("out", "make", {"model__split_at": "Conv_*"}, "expected one module that is called once"),
         ("out", "sure", {}, "draws no random numbers in training"),
-        ("out", "early", {"model__split_at": "Dense_0"}, "behind which no random number is drawn"),
+        ("out", "early", {"model__split_at": "Dense_0"}, "no random number is drawn"),
         (
             "out",
             "early",
             {"model__split_at": "Dropout_0"},
-            "behind which no random number is drawn",
+            "no random number is drawn",
         ),
-        ("out", "make", {"model__split_at": "Dropout_0"}, "behind which no random number is drawn"),
+        ("out", "make", {"model__split_at": "Dropout_0"}, "no random number is drawn"),
         ("multi_instance", "branched", {}, "has a module 'branch_a'"),
     ],
 )

@@ -39,7 +39,7 @@ def machine() -> dict[str, Any]:
 
     import jax
 
-    from collab_jax.runs.result import git_revision
+    from collab_jax.runs.made_with import git_revision
 
     device, plugin = jax.devices()[0], None
     for number in (12, 13):
