@@ -10,7 +10,7 @@ from typing import Any
 from collab_jax._version import __version__
 from collab_jax.runs.display import device_names
 
-__all__ = ["made_with"]
+__all__ = ["git_revision", "made_with"]
 
 _CPUS = Path("/proc/cpuinfo")
 
@@ -19,7 +19,7 @@ def made_with() -> dict[str, Any]:
     """What a run that trains now is made with, as its `result.json` says it."""
     return {
         "versions": _versions(),
-        "git_revision": _git_revision(),
+        "git_revision": git_revision(),
         "processor": _processor(),
         "threads": _threads(),
     }
@@ -51,7 +51,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _git_revision() -> str | None:
+def git_revision() -> str | None:
     """The commit of the source tree, marked where it was changed; None outside of one."""
     folder = Path(__file__).resolve().parent
     try:
