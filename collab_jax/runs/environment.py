@@ -18,18 +18,17 @@ __all__ = [
 
 _DRIVER = "libcuda.so.1"
 _CUDA_VERSIONS = (12, 13)
+_COMPILED = "programs are compiled, and images and metrics go to and from the device at every step"
+_GUARDS = ("", "_HOST_TO_DEVICE", "_DEVICE_TO_DEVICE", "_DEVICE_TO_HOST")
 _REFUSED = {
-    "JAX_DISABLE_JIT": ("1", "y", "yes", "t", "true", "on"),
-    **dict.fromkeys(
-        (
-            "JAX_TRANSFER_GUARD",
-            "JAX_TRANSFER_GUARD_HOST_TO_DEVICE",
-            "JAX_TRANSFER_GUARD_DEVICE_TO_DEVICE",
-            "JAX_TRANSFER_GUARD_DEVICE_TO_HOST",
-        ),
-        ("disallow", "disallow_explicit"),
-    ),
+    "JAX_DISABLE_JIT": (("1", "y", "yes", "t", "true", "on"), _COMPILED),
+    **{
+        f"JAX_TRANSFER_GUARD{guard}": (("disallow", "disallow_explicit"), _COMPILED)
+        for guard in _GUARDS
+    },
+    "JAX_NUMPY_DTYPE_PROMOTION": (("strict",), "optax's schedules mix whole numbers and floats"),
 }
+"""Switches: the values under which no run can be trained, and why."""
 
 # Reductions and scatters without atomics, one fixed algorithm for each convolution. On a CPU,
 # programs repeat without them.
@@ -66,12 +65,9 @@ def check_switches() -> None:
     Raises:
       UserError: if the environment sets one.
     """
-    for name, values in _REFUSED.items():
+    for name, (values, why) in _REFUSED.items():
         if (value := os.environ.get(name, "")).lower() in values:
-            raise UserError(
-                f"{name}={value}: expected it unset; programs are compiled, and images and "
-                "metrics go to and from the device at every step"
-            )
+            raise UserError(f"{name}={value}: expected it unset; {why}")
 
 
 def leave_out_idle_plugins() -> None:

@@ -59,6 +59,7 @@ def test_a_gpu_that_is_not_there_is_told_with_the_extra(tmp_path):
     [
         ("JAX_DISABLE_JIT", "1"),
         ("JAX_DISABLE_JIT", "True"),
+        ("JAX_NUMPY_DTYPE_PROMOTION", "strict"),
         ("JAX_TRANSFER_GUARD", "disallow"),
         ("JAX_TRANSFER_GUARD_HOST_TO_DEVICE", "disallow_explicit"),
     ],
