@@ -104,6 +104,9 @@ def create_experiment(config: Config, info: DataInfo, steps_per_epoch: int) -> E
         cutout=config.data.cutout,
         label_noise=config.data.label_noise,
         fixed_noise=config.data.label_noise_kind == "fixed",
+        label_smoothing=config.data.label_smoothing,
+        mixup=config.data.mixup,
+        cutmix=config.data.cutmix,
         skip_nonfinite=config.nonfinite == "skip",
         micro_batches=config.micro_batches,
     )
