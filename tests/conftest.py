@@ -3,10 +3,14 @@
 import os
 import tempfile
 
+import pytest
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # LLVM's optimisations take most of the compile time, and programs this small do not repay it.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 # Tests that build one program twice compile it once, all of pytest's workers together.
+# Their annotations are checked at every call, but for tests that are marked `misuse`.
+_ANNOTATED = ("losses", "isolation", "linen", "nnx", "models", "objective", "data", "training")
 _PROGRAMS = "COLLAB_JAX_TEST_PROGRAMS"
 if _PROGRAMS not in os.environ:
     os.environ[_PROGRAMS] = tempfile.mkdtemp(prefix="collab_jax-tests-")
@@ -17,7 +21,21 @@ def pytest_configure(config):
     if hands_out_tests:
         return  # What JAX prints as it loads would come after pytest's summary.
     import jax
+    import jaxtyping
 
+    names = [f"collab_jax.{name}" for name in _ANNOTATED]
+    jaxtyping.install_import_hook(names, "annotations.checked")
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_compilation_cache_dir", os.environ[_PROGRAMS])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(autouse=True)
+def annotations(request):
+    """Whether annotations are checked: not where a test gives what they exclude."""
+    import jaxtyping
+
+    misuse = request.node.get_closest_marker("misuse") is not None
+    jaxtyping.config.update("jaxtyping_disable", misuse)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

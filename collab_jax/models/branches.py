@@ -14,9 +14,17 @@ from collab_jax.models.classifier import HierarchicalDropoutClassifier
 from collab_jax.models.images import check_normalised
 from collab_jax.models.network import Network
 
-__all__ = ["BranchedNetwork", "branched", "rescale_gradient", "split_branches"]
+__all__ = [
+    "BRANCH",
+    "BranchedNetwork",
+    "branched",
+    "path_name",
+    "rescale_gradient",
+    "split_branches",
+]
 
-_PREFIX = "branch"
+BRANCH = "branch"
+"""What the names of the parts begin with that training alone has."""
 
 
 @jax.custom_jvp
@@ -52,8 +60,8 @@ class BranchedNetwork(Network):
     `branchP_PART`; they have no use in inference, where only the first path runs.
 
     Attributes:
-      splits: paths that every path splits into before the stem and before each stage: one number
-        for each, 1 where nothing splits. Their product is the number of heads.
+      splits: paths that every path splits into before each stage: one number for each, 1 where
+        nothing splits. Their product is the number of heads.
       rescale: whether the gradient is divided by the number of paths at each split.
     """
 
@@ -70,26 +78,35 @@ class BranchedNetwork(Network):
         """Predicts logits, as `Network` does: (B, m) in inference, (H, B, m) in training.
 
         Raises:
-          ValueError: if there is not one entry of `splits` for the stem and each stage.
+          ValueError: if there is not one entry of `splits` for each stage.
         """
-        if len(self.splits) != 1 + len(self.stages):
+        if len(self.splits) != len(self.stages):
             raise ValueError(
-                f"splits: {self.splits} given; expected {1 + len(self.stages)} numbers, one for "
-                "the stem and one for each stage"
+                f"splits: {self.splits} given; expected {len(self.stages)} numbers, one for each "
+                "stage"
             )
         check_normalised(images)
-        paths = [images.astype(self.dtype)]
-        for position, branches in enumerate(self.splits):
+        same = {"dtype": self.dtype, "norm_groups": self.norm_groups}
+        x = images.astype(self.dtype)
+        if self.stem_filters is not None:
+            x = ConvLayer(self.stem_filters, **same, name="stem")(x, train=train)
+        paths = [x]
+        parts = zip(self.stages, self.splits, strict=True)
+        for number, (make_stage, branches) in enumerate(parts, start=1):
             if branches > 1 and (train or self.is_initializing()):
                 paths = self._split(paths, branches)
-            paths = [self._part(position, path, x, train) for path, x in enumerate(paths)]
+            names = [path_name(f"stage{number}", path) for path in range(len(paths))]
+            paths = [
+                make_stage(**same, name=name)(x, train=train)
+                for name, x in zip(names, paths, strict=True)
+            ]
         logits = []
         for path, x in enumerate(paths):
             classifier = HierarchicalDropoutClassifier(
                 self.num_classes,
                 self.classifier_width,
                 self.dropout,
-                name=_name("classifier", path),
+                name=path_name("classifier", path),
             )
             features = x.mean(axis=(1, 2))
             logits.append(classifier(features, train=train, masks_per_layer=masks_per_layer))
@@ -101,17 +118,6 @@ class BranchedNetwork(Network):
             paths = [rescale_gradient(x, branches) for x in paths]
         return [x for x in paths for _ in range(branches)]
 
-    def _part(self, position: int, path: int, x: Array, train: bool) -> Array:
-        same = {"dtype": self.dtype, "norm_groups": self.norm_groups}
-        if position > 0:
-            name = _name(f"stage{position}", path)
-            stage = self.stages[position - 1](**same, name=name)
-            return stage(x, train=train)
-        if self.stem_filters is None:
-            return x
-        stem = ConvLayer(self.stem_filters, **same, name=_name("stem", path))
-        return stem(x, train=train)
-
 
 def branched(
     network: Network, *, split_stages: tuple[int, ...], branches: int, rescale: bool
@@ -120,8 +126,7 @@ def branched(
 
     Args:
       network: the network that remains after training.
-      split_stages: stages, counted from 0, before which every path splits; empty: the whole
-        network is copied, stem and all.
+      split_stages: stages, counted from 0, before which every path splits.
       branches: paths that a path splits into.
       rescale: whether the gradient is divided by the number of paths at each split.
 
@@ -129,12 +134,10 @@ def branched(
       The module; its parameters hold those of `network` under the same names.
     """
     stages = range(len(network.stages))
-    at_stage = tuple(branches if stage in split_stages else 1 for stage in stages)
+    splits = tuple(branches if stage in split_stages else 1 for stage in stages)
     settings = {f.name: getattr(network, f.name) for f in fields(Network) if f.name != "parent"}
     settings["name"] = None
-    return BranchedNetwork(
-        **settings, splits=(1 if split_stages else branches, *at_stage), rescale=rescale
-    )
+    return BranchedNetwork(**settings, splits=splits, rescale=rescale)
 
 
 def split_branches(variables: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -146,10 +149,11 @@ def split_branches(variables: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     Returns:
       The first path's, under the names of a `Network`, and the others'.
     """
-    first = {name: value for name, value in variables.items() if not name.startswith(_PREFIX)}
-    others = {name: value for name, value in variables.items() if name.startswith(_PREFIX)}
+    first = {name: value for name, value in variables.items() if not name.startswith(BRANCH)}
+    others = {name: value for name, value in variables.items() if name.startswith(BRANCH)}
     return first, others
 
 
-def _name(part: str, path: int) -> str:
-    return part if path == 0 else f"{_PREFIX}{path}_{part}"
+def path_name(part: str, path: int) -> str:
+    """What a part of a path is named: in the first path as in inference, in others apart."""
+    return part if path == 0 else f"{BRANCH}{path}_{part}"

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from collab_jax.models.initial import of_inputs
 
@@ -73,7 +73,7 @@ class HierarchicalDropoutClassifier(nn.Module):
         return logits
 
     def _mask(
-        self, keys: PRNGKeyArray, hidden: Float[Array, "branches batch width"]
+        self, keys: Key[Array, "branches masks"], hidden: Float[Array, "branches batch width"]
     ) -> Float[Array, "branches masks batch width"]:
         keep_probability = 1.0 - self.dropout
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from collab_jax.models.convolution import conv_general_dilated
 from collab_jax.models.initial import of_inputs
@@ -38,7 +38,7 @@ class LocalHeads(nn.Module):
 
     @nn.compact
     def __call__(
-        self, features: Sequence[Float[Array, "batch ... _"]]
+        self, features: Sequence[Float[ArrayLike, "batch ... _"]]
     ) -> Float[Array, "layers batch classes"]:
         """Maps N layers' features to logits (N, B, m).
 
@@ -86,7 +86,7 @@ class Projections(nn.Module):
 
     @nn.compact
     def __call__(
-        self, features: Sequence[Float[Array, "batch ... _"]]
+        self, features: Sequence[Float[ArrayLike, "batch ... _"]]
     ) -> tuple[Float[Array, "batch _ _ projected"], ...]:
         """Projects N layers' features; arguments and errors as those of `LocalHeads`."""
         return tuple(
@@ -98,16 +98,18 @@ class Projections(nn.Module):
 
 
 def _convolution(filters: int, size: int, channels: int, dtype: Any, name: str) -> nn.Conv:
+    return nn.Conv(filters, (size, size), name=name, **convolution_options(size, channels, dtype))
+
+
+def convolution_options(size: int, channels: int, dtype: Any) -> dict[str, Any]:
+    """Options of a head's convolution, which Linen and NNX name alike."""
     init = of_inputs(size * size * channels)
-    return nn.Conv(
-        filters,
-        (size, size),
-        kernel_init=init,
-        bias_init=init,
-        dtype=dtype,
-        conv_general_dilated=conv_general_dilated,
-        name=name,
-    )
+    return {
+        "kernel_init": init,
+        "bias_init": init,
+        "dtype": dtype,
+        "conv_general_dilated": conv_general_dilated,
+    }
 
 
 def window(sizes: Sequence[int], pool: int) -> tuple[int, int]:
@@ -117,13 +119,14 @@ def window(sizes: Sequence[int], pool: int) -> tuple[int, int]:
 
 
 def as_maps(
-    features: Sequence[Float[Array, "batch ... _"]],
+    features: Sequence[Float[ArrayLike, "batch ... _"]],
 ) -> list[Float[Array, "batch _ _ _"]]:
     """Features as maps: a sequence is a map of one row, a vector one of a single pixel."""
     if len(features) == 0:
         raise ValueError("features must hold at least one layer, got an empty sequence")
     maps = []
-    for index, x in enumerate(features):
+    for index, feature in enumerate(features):
+        x = jnp.asarray(feature)
         if x.ndim not in (2, 3, 4):
             raise ValueError(
                 f"features[{index}] must be maps (batch, height, width, channels), sequences "

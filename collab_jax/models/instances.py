@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from collab_jax.models.branches import path_name
+
 __all__ = ["Instances"]
 
 
@@ -35,7 +37,7 @@ class Instances:
         keys = jax.random.split(key, self.count)
         first, *others = [self.network.init(k, *inputs, **options) for k in keys]
         variables = dict(first)
-        copies = {_name(i): other["params"] for i, other in enumerate(others, start=1)}
+        copies = {_copy(i): other["params"] for i, other in enumerate(others, start=1)}
         return {**variables, "params": {**variables["params"], **copies}}
 
     def apply(
@@ -47,11 +49,11 @@ class Instances:
         **options: Any,
     ) -> tuple[Array, Any]:
         """Logits (H, B, m) of all copies, and the collections that the first one has updated."""
-        names = {_name(i) for i in range(1, self.count)}
+        names = {_copy(i) for i in range(1, self.count)}
         own = {name: tree for name, tree in variables["params"].items() if name not in names}
         logits, updates = [], []
         for number in range(self.count):
-            params = own if number == 0 else variables["params"][_name(number)]
+            params = own if number == 0 else variables["params"][_copy(number)]
             keys = {name: jax.random.fold_in(key, number) for name, key in rngs.items()}
             outputs, updated = self.network.apply(
                 {**variables, "params": params}, *inputs, rngs=keys, mutable=[*mutable], **options
@@ -62,5 +64,5 @@ class Instances:
         return jnp.stack(logits), updates[0]
 
 
-def _name(number: int) -> str:
-    return f"branch{number}_copy"
+def _copy(number: int) -> str:
+    return path_name("copy", number)

@@ -5,10 +5,9 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
-from collab_jax.models.convolution import conv_general_dilated
-from collab_jax.models.heads import as_maps, window
+from collab_jax.models.heads import as_maps, convolution_options, window
 from collab_jax.models.initial import of_inputs
 from collab_jax.models.pooling import covering_average_pool, covering_max_pool
 
@@ -66,7 +65,7 @@ class LocalHeads(nnx.Module):
         self.convolutions, self.classifiers = nnx.List(convolutions), nnx.List(classifiers)
 
     def __call__(
-        self, features: Sequence[Float[Array, "batch ... _"]]
+        self, features: Sequence[Float[ArrayLike, "batch ... _"]]
     ) -> Float[Array, "layers batch classes"]:
         """Maps N layers' features to logits (N, B, m)."""
         logits = []
@@ -119,7 +118,7 @@ class Projections(nnx.Module):
         )
 
     def __call__(
-        self, features: Sequence[Float[Array, "batch ... _"]]
+        self, features: Sequence[Float[ArrayLike, "batch ... _"]]
     ) -> tuple[Float[Array, "batch _ _ projected"], ...]:
         """Projects N layers' features."""
         return tuple(
@@ -137,14 +136,5 @@ def _map_shapes(features: Sequence[Any]) -> list[tuple[int, ...]]:
 
 
 def _convolution(filters: int, size: int, channels: int, dtype: Any, rngs: nnx.Rngs) -> nnx.Conv:
-    init = of_inputs(size * size * channels)
-    return nnx.Conv(
-        channels,
-        filters,
-        (size, size),
-        kernel_init=init,
-        bias_init=init,
-        dtype=dtype,
-        conv_general_dilated=conv_general_dilated,
-        rngs=rngs,
-    )
+    options = convolution_options(size, channels, dtype)
+    return nnx.Conv(channels, filters, (size, size), rngs=rngs, **options)

@@ -136,12 +136,8 @@ def _branching(config: Config) -> Callable[[Any], nn.Module | Instances]:
     settings = config.multi_head
 
     def branch(network: Any) -> nn.Module | Instances:
-        if not isinstance(network, Network):
-            return Instances(network, settings.heads)
         if config.method == "multi_instance":
-            return branched(
-                network, split_stages=(), branches=settings.heads, rescale=settings.rescale
-            )
+            return Instances(network, settings.heads)
         stages, splits = len(network.stages), round(math.log2(settings.heads))
         split_stages = tuple(settings.split_stages) or tuple(range(stages - splits, stages))
         return branched(network, split_stages=split_stages, branches=2, rescale=settings.rescale)

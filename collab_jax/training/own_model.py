@@ -13,12 +13,12 @@ from collab_jax.config import Config
 from collab_jax.data import DataInfo
 from collab_jax.errors import UserError, reason
 from collab_jax.isolation import CaptureError, Selection
+from collab_jax.models.branches import BRANCH
 from collab_jax.objective import Objective
 
 __all__ = ["check_own", "globs", "selected_kernels"]
 
 _COLLECTIONS = {"params", "batch_stats"}
-_BRANCH = "branch"
 
 
 def globs(text: str) -> tuple[str, ...] | None:
@@ -125,11 +125,11 @@ def _check_collections(name: str, variables: Mapping[str, Any], method: str) -> 
         )
     if not variables.get("params"):
         raise UserError(f"model.name = {name!r}: has no parameters; expected some to train")
-    taken = [path for path in variables["params"] if path.startswith(_BRANCH)]
+    taken = [path for path in variables["params"] if path.startswith(BRANCH)]
     if method == "multi_instance" and taken:
         raise UserError(
             f"model.name = {name!r}: has a module {taken[0]!r}; expected no name that begins with "
-            f"{_BRANCH!r} with method multi_instance, which names its copies so"
+            f"{BRANCH!r} with method multi_instance, which names its copies so"
         )
 
 

@@ -72,6 +72,7 @@ def test_what_each_form_selects(select, expected):
         (["!a", "!b"], r"layers=\('!a', '!b'\) selects nothing; a sequence needs"),
     ],
 )
+@pytest.mark.misuse
 def test_what_is_no_selection_says_what_is(select, message):
     with pytest.raises(CaptureError, match=message):
         Selection(select)

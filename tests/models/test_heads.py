@@ -94,6 +94,7 @@ def test_through_the_bridge_heads_are_an_nnx_module(features):
     assert all((np.asarray(leaf) != 0).any() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.misuse
 @pytest.mark.parametrize("heads", [LocalHeads(num_classes=3), Projections()])
 def test_unfit_features_are_named(heads):
     with pytest.raises(ValueError, match=r"features\[1\] must be maps .* got shape \(2,\)"):

@@ -64,6 +64,7 @@ def test_initial_values_lie_within_the_bounds_of_their_inputs(features):
     assert made.classifiers[0].kernel.shape == (3 * 4 * 16, 50)
 
 
+@pytest.mark.misuse
 def test_a_wrong_number_or_rank_of_features_is_refused(features):
     with pytest.raises(ValueError, match=r"at least one layer"):
         nnx_heads.LocalHeads([], 7, rngs=nnx.Rngs(0))

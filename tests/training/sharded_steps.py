@@ -44,8 +44,8 @@ first = {}
 for count in counts:
     placement = Placement(None if of_processes else jax.devices()[:count])
     assert placement.devices == count
-    # Of this seed's units none lies so near to ReLU's kink, or two maxima so near to each other, that
-    # float32's rounding decides between two gradients; of seeds 0 and 3 some do.
+    # With this seed no unit is so near to ReLU's kink, and no two maxima so near each other, that
+    # float32's rounding decides which gradient they have; with seeds 0 and 3 some are.
     state = create_train_state(parts.model, parts.objective, parts.optimizer, (8, 8, 1), seed=1)
     state = placement.replicate(jax.tree.map(as_wide, state))
     feed = Feed(digits.train, settings, placement, batch_size=64, seed=0)
