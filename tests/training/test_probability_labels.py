@@ -35,7 +35,7 @@ def settings_of(**changes):
     return StepSettings(
         model=Linear(),
         objective=Objective((CrossEntropy(),), options={"train": True}),
-        optimizer=optax.sgd(1.0),
+        optimizer=optax.sgd(lambda count: 1.0),
         learning_rate=lambda count: 1.0,
         mean=jnp.array([0.4]),
         std=jnp.array([0.3]),
@@ -149,7 +149,7 @@ def test_every_term_takes_them():
         parts = create_experiment(config, DataInfo.of(digits), 5)
         state = create_train_state(parts.model, parts.objective, parts.optimizer, (8, 8, 1), seed=0)
         images, labels = digits.train.take(np.arange(64))
-        batch = Batch(images=images, labels=labels, indices=jnp.arange(64))
+        batch = Batch(jnp.asarray(images), jnp.asarray(labels), jnp.arange(64, dtype=jnp.int32))
         _, values[mixed] = jax.jit(partial(train_step, parts.settings))(state, batch)
     for term in ("out", "mid", "pull_push"):
         assert np.isfinite(values[True][term]) and values[True][term] != values[False][term]
