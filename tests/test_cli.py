@@ -71,6 +71,7 @@ def run_dir(tmp_path):
     return folder
 
 
+@pytest.mark.smoke
 def test_order_and_form_of_flags_do_not_matter():
     parts = [
         ["--config", "configs/digits_vgg16.py:mid+out"],
@@ -95,6 +96,7 @@ def test_a_value_may_hold_equals_signs_and_start_with_a_minus():
     assert message == "config.mid.alpha = -1: expected a finite float32 number in [0, inf)"
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -195,6 +197,7 @@ def test_no_resume_refuses_a_directory_that_holds_a_run(tmp_path, run_dir, calls
     assert calls == [("train", "baseline", empty, False)]
 
 
+@pytest.mark.smoke
 def test_evaluation_reads_the_runs_own_config(run_dir, calls, capsys):
     assert cli.main(["--mode", "eval", "--workdir", str(run_dir)]) == 0
     assert cli.main(["--checkpoint=0330", "--mode=eval", f"--workdir={run_dir}"]) == 0
@@ -250,6 +253,7 @@ def test_a_damaged_run_config_is_refused_naming_the_file(run_dir, content):
     assert message.startswith(f"{run_dir / 'config.json'}: ")
 
 
+@pytest.mark.smoke
 def test_help_lists_every_recipe_with_its_header(capsys):
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
@@ -273,6 +277,7 @@ def test_usage_without_arguments_or_config_exits_with_2(capsys):
     assert captured.err.splitlines()[-1] == "error: --config FILE[:METHOD] is missing"
 
 
+@pytest.mark.smoke
 def test_keys_are_listed_in_80_columns(capsys):
     assert cli.main(["--keys"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""Parts of pages that programs make: what stands between `<!-- NAME -->` and `<!-- end of NAME -->`."""
+"""Parts of pages that programs make, between `<!-- NAME -->` and `<!-- end of NAME -->`."""
 
 from __future__ import annotations
 

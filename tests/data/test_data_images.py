@@ -14,6 +14,8 @@ from collab_jax import data
 from collab_jax.data import decode
 from collab_jax.errors import UserError
 
+pytestmark = pytest.mark.smoke
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLASSES = ("ant", "bee", "cat")
 

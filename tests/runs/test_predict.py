@@ -10,6 +10,8 @@ from collab_jax import cli
 from collab_jax.errors import UserError
 from collab_jax.runs import loop, predict
 
+pytestmark = pytest.mark.smoke
+
 SIDE = 12
 CLASSES = ("dark", "light")
 
