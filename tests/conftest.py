@@ -9,11 +9,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # LLVM's optimisations take most of the compile time, and programs this small do not repay it.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 # Tests that build one program twice compile it once, all of pytest's workers together.
-# Their annotations are checked at every call, but for tests that are marked `misuse`.
-_ANNOTATED = ("losses", "isolation", "linen", "nnx", "models", "objective", "data", "training")
 _PROGRAMS = "COLLAB_JAX_TEST_PROGRAMS"
 if _PROGRAMS not in os.environ:
     os.environ[_PROGRAMS] = tempfile.mkdtemp(prefix="collab_jax-tests-")
+
+# Packages whose annotations are checked at every call, but for tests marked `misuse`.
+_ANNOTATED = ("losses", "isolation", "linen", "nnx", "models", "objective", "data", "training")
 
 
 def pytest_configure(config):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Header:
     grey: bool
 
 
-def read_header(file: BinaryIO, where: str) -> Header:
+def read_header(file: io.BufferedReader | io.BytesIO, where: str) -> Header:
     """Read no more than an image's header.
 
     Args:
@@ -56,7 +57,7 @@ def read_header(file: BinaryIO, where: str) -> Header:
         return Header(height, width, image.mode in _GREY)
 
 
-def decode(file: BinaryIO, channels: int, where: str) -> np.ndarray:
+def decode(file: io.BufferedReader | io.BytesIO, channels: int, where: str) -> np.ndarray:
     """An image's pixels, upright; what is transparent is put on white.
 
     Args:
@@ -112,7 +113,7 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(file: BinaryIO, where: str) -> Iterator[Image]:
+def _opened(file: io.BufferedReader | io.BytesIO, where: str) -> Iterator[Image]:
     """The image; one line naming it for whatever damaged bytes make Pillow raise."""
     with needs("train"):
         from PIL import Image, UnidentifiedImageError

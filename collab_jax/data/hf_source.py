@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def listing(place: str, name: str, root: Path) -> Listing:
         part = int(np.searchsorted(starts, row, side="right")) - 1
         return part, row - int(starts[part])
 
-    def opened(row: int) -> BinaryIO:
+    def opened(row: int) -> io.BufferedReader | io.BytesIO:
         part, index = place_of(row)
         value = encoded[part][index][image]
         if value is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import io
 import json
 import logging
 import math
@@ -13,7 +14,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class Listing:
     splits: Sequence[str]
     class_names: tuple[str, ...]
     identity: Iterable[str]
-    open: Callable[[int], BinaryIO]
+    open: Callable[[int], io.BufferedReader | io.BytesIO]
     where: Callable[[int], str]
 
 

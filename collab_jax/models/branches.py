@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, ScalarLike
 
 from collab_jax.models.blocks import ConvLayer
 from collab_jax.models.classifier import HierarchicalDropoutClassifier
@@ -28,7 +28,7 @@ BRANCH = "branch"
 
 
 @jax.custom_jvp
-def rescale_gradient(x: Array, branches: float) -> Array:
+def rescale_gradient(x: Array, branches: ScalarLike) -> Array:
     """The identity, whose derivative is 1 / branches (back-propagation rescaling).
 
     Args:
@@ -47,7 +47,7 @@ def rescale_gradient(x: Array, branches: float) -> Array:
 
 @rescale_gradient.defjvp
 def _rescale_gradient_jvp(
-    primals: tuple[Array, float], tangents: tuple[Array, Any]
+    primals: tuple[Array, ScalarLike], tangents: tuple[Array, Any]
 ) -> tuple[Array, Array]:
     x, branches = primals
     return x, tangents[0] / branches

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jaxtyping import Array
 
 from collab_jax.models import init_variables
 from collab_jax.objective import Objective
@@ -18,7 +17,7 @@ __all__ = ["Batch", "TrainState", "count_parameters", "create_train_state"]
 
 @flax.struct.dataclass
 class Batch:
-    """Training examples as the data set holds them.
+    """Training examples as the data set holds them: arrays of the device, or of the host.
 
     Attributes:
       images: uint8 (B, H, W, C).
@@ -26,14 +25,14 @@ class Batch:
       indices: int32 (B,), each example's index in the training split.
     """
 
-    images: Array
-    labels: Array
-    indices: Array
+    images: Any
+    labels: Any
+    indices: Any
 
 
 @flax.struct.dataclass
 class TrainState:
-    """A pytree that a checkpoint holds as it is.
+    """A pytree that a checkpoint holds as it is: of arrays, or of their shapes or shardings.
 
     Attributes:
       step: steps done.
@@ -47,14 +46,14 @@ class TrainState:
         gradients were not.
     """
 
-    step: Array
-    key: Array
+    step: Any
+    key: Any
     params: Any
     heads: Any
     batch_stats: Any
     opt_state: Any
-    sums: dict[str, Array]
-    fault: dict[str, Array]
+    sums: dict[str, Any]
+    fault: dict[str, Any]
 
 
 def create_train_state(

@@ -1,4 +1,4 @@
-"""The CPU's forms of convolution and pooling against XLA's own."""
+"""The CPU's form of convolution and pooling against XLA's own."""
 
 from functools import partial
 
@@ -21,14 +21,10 @@ CASES = [
     (1, 4, 3, 1, 1, 2, 1),
     (2, 1, 5, 1, 2, 2, 3),
     (2, 2, 2, 1, "SAME_LOWER", 3, 2),
+    (1, 4, 2, 1, "VALID", 3, 2),
+    (2, 2, 5, 1, ((0, 5), (2, 3)), 2, 3),
+    (2, 2, 1, 2, 0, 3, 4),
     (16, 16, 3, 1, 1, 3, 5),
-    (17, 20, 3, 1, 1, 1, 2),
-    (20, 17, 3, 1, "VALID", 2, 1),
-    (16, 18, 4, 1, "SAME", 2, 3),
-    (16, 18, 5, 1, ((0, 3), (1, 4)), 2, 3),
-    (7, 5, 1, 2, 0, 3, 4),
-    (8, 8, 1, 1, 0, 3, 4),
-    (9, 9, 3, 2, 1, 3, 4),
 ]
 
 
@@ -67,7 +63,7 @@ def test_values_and_derivatives_are_those_of_lax(case, dtype):
             np.testing.assert_allclose(a, b, rtol=tolerance, atol=10 * tolerance)
 
 
-@pytest.mark.parametrize(("side", "size"), [(2, 3), (16, 3), (8, 1)])
+@pytest.mark.parametrize(("side", "size"), [(2, 3), (2, 1)])
 def test_vmap_and_second_derivatives(side, size):
     ours, reference = pair_of_functions(size, 1, size // 2)
     x, kernel = arrays((3, 2, side, side, 2), (size, size, 2, 2), dtype=np.float32)
@@ -95,7 +91,7 @@ def test_cpu_programs_hold_products_where_maps_are_small_and_others_a_convolutio
 
 
 def test_the_program_for_a_gpu_is_that_of_lax():
-    shapes = (4, 16, 16, 3), (3, 3, 3, 5)
+    shapes = (4, 2, 2, 3), (3, 3, 3, 5)
     x, kernel = arrays(*shapes, dtype=np.float32)
 
     def counts(function):
@@ -109,7 +105,7 @@ def test_the_program_for_a_gpu_is_that_of_lax():
     assert [counts(function) for function in pair_of_functions(3, 1, 1)] == [(3, 0)] * 2
 
 
-def test_what_the_cpu_forms_do_not_cover_is_left_to_lax():
+def test_what_the_cpu_form_does_not_cover_is_left_to_lax():
     x, kernel = arrays((2, 2, 2, 4), (3, 3, 2, 6), dtype=np.float32)
     settings = {
         "window_strides": (1, 1),

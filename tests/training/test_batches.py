@@ -42,6 +42,7 @@ def numbers_of(batch):
     return np.ascontiguousarray(np.asarray(batch.images).reshape(-1, 3072)[:, :4]).view("<u4")[:, 0]
 
 
+@pytest.mark.misuse
 def test_memory_stays_within_the_bound_that_feed_states(split):
     chunk = 4
     feed = feed_of(split, chunk=chunk)
@@ -59,6 +60,7 @@ def test_memory_stays_within_the_bound_that_feed_states(split):
     assert peak > images and split.nbytes > 10 * bound
 
 
+@pytest.mark.misuse
 def test_an_epoch_has_every_example_once_in_the_order_of_seed_and_epoch(split):
     batches = [batch for _, batch in feed_of(split).inputs(1, 0)]
     assert len(batches) == COUNT // BATCH

@@ -1,9 +1,9 @@
-"""What the CPU's forms of a convolution bring to a train step, beside XLA's own, step by step in turn.
+"""What the CPU's form of a convolution brings to a train step, beside XLA's own.
 
-    python tools/convolution_forms.py --out results/convolution_forms.md
+    python tools/convolution_form.py --out results/convolution_form.md
 
-For each width and image size it compiles the baseline's step twice, once with
-`collab_jax.models.convolution` and once with `lax.conv_general_dilated`, and times them in turn. It
+For each network, width and image size it compiles the baseline's step with
+`collab_jax.models.convolution` and with `lax.conv_general_dilated`, and times them in turn. It
 writes a Markdown table of medians.
 """
 
@@ -25,7 +25,7 @@ from collab_jax.models import blocks, heads  # noqa: E402
 
 
 def timed(case: Case, repeats: int) -> dict[str, float]:
-    """Median seconds of a step, with our forms and with XLA's own convolution."""
+    """Median seconds of a step, with our form and with XLA's own convolution."""
     ours, _ = prepare(case)
     with (
         mock.patch.object(blocks, "conv_general_dilated", lax.conv_general_dilated),
@@ -53,19 +53,20 @@ def main(arguments: list[str]) -> None:
                 case = Case(model, batch_size=args.batch, image_size=size, overrides=overrides)
                 found = timed(case, args.repeats)
                 rows.append(
-                    f"| {model} | {width:g} | {size} | {1e3 * found['plain']:.0f} | "
-                    f"{1e3 * found['ours']:.0f} | {found['ours'] / found['plain']:.2f} |"
+                    f"| {model} | {width:g} | {size} | {1e3 * found['ours']:.0f} | "
+                    f"{found['plain'] / found['ours']:.2f} |"
                 )
                 print(rows[-1], flush=True)
-    command = " ".join(["python tools/convolution_forms.py", *arguments])
+    command = " ".join(["python tools/convolution_form.py", *arguments])
     head = [
-        "# The CPU's forms of a convolution",
+        "# The CPU's form of a convolution",
         "",
-        f"`{command}`: a train step of the baseline, batch {args.batch}, median of {args.repeats} in "
-        f"turn, {os.cpu_count()} cores.",
+        f"`{command}`: a train step of the baseline, batch {args.batch}, medians of "
+        f"{args.repeats} in turn, on {len(os.sched_getaffinity(0))} core(s). Above 1, the form "
+        "earns its lines.",
         "",
-        "| network | width | pixels a side | XLA's own, ms | ours, ms | ours / XLA's |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| network | width | pixels a side | ours, ms | XLA's own / ours |",
+        "|---|---:|---:|---:|---:|",
     ]
     args.out.write_text("\n".join([*head, *rows]) + "\n")
 
