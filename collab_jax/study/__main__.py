@@ -171,10 +171,8 @@ def _dry_run(
 ) -> None:
     by_name = {run.name: run for run in runs}
     states = {name: told_state(elsewhere.get(name, out), run) for name, run in by_name.items()}
-    flops: dict[tuple[object, ...], float] = {}
-    if count:
-        flops = _count_flops(runs)
-    estimates = estimate(by_name, states, flops)
+    flops = _count_flops(runs) if count else {}
+    estimates = estimate(by_name, states)
     cells = [
         (cell.row, cell.column, found)
         for table in study.tables

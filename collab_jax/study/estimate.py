@@ -1,4 +1,4 @@
-"""How long runs take: from runs that are done, or by their FLOPs, or said to be unknown."""
+"""How long runs take: from like runs that are done, or said to be unknown."""
 
 from __future__ import annotations
 
@@ -39,18 +39,12 @@ def cost_key(config: Config | None) -> tuple[object, ...]:
     )
 
 
-def estimate(
-    runs: Mapping[str, Run],
-    states: Mapping[str, State],
-    flops: Mapping[tuple[object, ...], float] | None = None,
-) -> dict[str, Estimate]:
+def estimate(runs: Mapping[str, Run], states: Mapping[str, State]) -> dict[str, Estimate]:
     """Estimates every run's time that is left.
 
     Args:
       runs: by name.
       states: of each.
-      flops: of a whole run, by `cost_key`; with them a run without a like one that is done is
-        taken to go on at the finished runs' median rate.
 
     Returns:
       An estimate for each name.
@@ -60,30 +54,16 @@ def estimate(
         seconds = states[name].seconds
         if seconds is not None:
             measured.setdefault(cost_key(run.config), []).append(seconds)
-    flops = flops or {}
-    rates = [
-        flops[key] / statistics.mean(seconds) for key, seconds in measured.items() if key in flops
-    ]
-    rate = statistics.median(rates) if rates else None
-    return {name: _one(run, states[name], measured, flops, rate) for name, run in runs.items()}
+    return {name: _one(run, states[name], measured) for name, run in runs.items()}
 
 
-def _one(
-    run: Run,
-    state: State,
-    measured: Mapping[tuple[object, ...], list[float]],
-    flops: Mapping[tuple[object, ...], float],
-    rate: float | None,
-) -> Estimate:
+def _one(run: Run, state: State, measured: Mapping[tuple[object, ...], list[float]]) -> Estimate:
     if state.status == "done":
         return Estimate(0.0, "done")
     key = cost_key(run.config)
-    left = 1.0 - state.fraction
     if key in measured:
-        seconds = statistics.mean(measured[key])
-        return Estimate(seconds * left, f"{len(measured[key])} like it done")
-    if key in flops and rate is not None:
-        return Estimate(flops[key] / rate * left, "FLOPs at the measured rate")
+        seconds = statistics.mean(measured[key]) * (1.0 - state.fraction)
+        return Estimate(seconds, f"{len(measured[key])} like it done")
     return Estimate(None, "unknown")
 
 

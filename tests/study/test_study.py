@@ -277,7 +277,7 @@ def test_two_processes_do_not_run_one_study(tmp_path):
         pass
 
 
-def test_time_left_comes_from_like_runs_then_from_flops(tmp_path):
+def test_time_left_comes_from_like_runs(tmp_path):
     def run(seed, **overrides):
         return cell_run(Cell("r", "c", "digits_vgg16", overrides=overrides), seed, tmp_path)
 
@@ -295,9 +295,6 @@ def test_time_left_comes_from_like_runs_then_from_flops(tmp_path):
     assert found["c"].seconds == pytest.approx(150 * (1 - 12 / 30))
     assert found["noisy"].seconds == pytest.approx(150), "noise does not change the time"
     assert found["wide"].seconds is None and found["wide"].basis == "unknown"
-    flops = {estimates.cost_key(runs[name].config): f for name, f in (("a", 3e12), ("wide", 6e12))}
-    found = estimates.estimate(runs, states, flops)
-    assert found["wide"].seconds == pytest.approx(300)
     assert estimates.spell(3900) == "1 h 05 min" and estimates.spell(200) == "3 min 20 s"
 
 

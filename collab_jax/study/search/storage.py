@@ -123,9 +123,10 @@ class SearchStorage:
             waiting = self.study.get_trials(deepcopy=False, states=(states.WAITING,))
             if not waiting:
                 return None
-            # Its own seed for each trial, so that two processes never draw the same point.
+            # Its own seed for each trial, so that two processes never draw the same point, and
+            # away from the points that others work on.
             self.study.sampler = self._optuna.samplers.TPESampler(
-                seed=waiting[0].number, n_startup_trials=4
+                seed=waiting[0].number, n_startup_trials=4, constant_liar=True
             )
             trial = self.study.ask()
             lock = self._try_lock(trial.number)
