@@ -48,7 +48,7 @@ def test_long_rows_are_aligned_on_a_terminal():
     TerminalDisplay(10, 0, bar=True, console=console).table("title", {"run directory": data})
     first, second = terminal.getvalue().splitlines()[1:]
     assert max(map(len, (first, second))) < 80 and first.startswith(" run directory  folder:my")
-    assert second == " " * 16 + "device"
+    assert second == " " * 16 + "on the device"
 
 
 def test_lines_of_epochs_align():
