@@ -175,6 +175,9 @@ class Model:
         "[1, 65536]",
         "parts of a batch that batch norm takes statistics of each by itself; 1: all as one",
     )
+    remat: bool = _key(
+        False, "", "compute norms and activations anew in the backward pass: less memory, more time"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,17 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from collab_jax.models.convolution import conv_general_dilated
 from collab_jax.models.initial import he_normal
 from collab_jax.models.normalization import batch_norm
 
-__all__ = ["ConvLayer", "scaled_filters"]
+__all__ = ["CONVOLVED", "ConvLayer", "scaled_filters"]
+
+CONVOLVED = "convolved"
+"""Name of the convolutions' outputs, which rematerialisation keeps; the rest is computed anew."""
 
 
 class ConvLayer(nn.Module):
@@ -51,6 +55,7 @@ class ConvLayer(nn.Module):
             conv_general_dilated=conv_general_dilated,
             name="conv",
         )(x)
+        x = checkpoint_name(x, CONVOLVED)
         norm: Any = batch_norm(train=train, groups=self.norm_groups, dtype=self.dtype, name="norm")
         x = norm(x)
         if skip is not None:

@@ -109,6 +109,7 @@ def create_experiment(config: Config, info: DataInfo, steps_per_epoch: int) -> E
         cutmix=config.data.cutmix,
         skip_nonfinite=config.nonfinite == "skip",
         micro_batches=config.micro_batches,
+        remat=config.model.remat,
     )
     return Experiment(model, objective, optimizer, settings)
 

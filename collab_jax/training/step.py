@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from collab_jax import data
 from collab_jax.data.label_noise import noisy_labels
+from collab_jax.models.blocks import CONVOLVED
 from collab_jax.objective import Objective, Outputs
 from collab_jax.training.keys import Purpose, key_for
 from collab_jax.training.optimizer import steps_taken
@@ -42,6 +43,8 @@ class StepSettings:
       mixup: a of mixup's Beta(a, a); 0 for none.
       cutmix: a of CutMix's; 0 for none.
       micro_batches: equal parts of a batch that are computed one after another; see `train_step`.
+      remat: whether the backward pass computes anew what is cheap, such as batch norm, and all
+        convolutions that are not our layers'.
       skip_nonfinite: whether a step whose loss or gradient is not finite leaves the parameters,
         statistics and optimizer as they were.
     """
@@ -64,6 +67,7 @@ class StepSettings:
     cutmix: float = 0.0
     skip_nonfinite: bool = False
     micro_batches: int = 1
+    remat: bool = False
 
 
 def count_wrong(
@@ -201,7 +205,8 @@ def _differentiate(
         wrong = {f"top{n}_wrong": count_wrong(logits, heaviest, n).mean() for n in (1, 5)}
         return total, (values, wrong, updated.get("batch_stats", {}))
 
-    differentiate = jax.value_and_grad(loss_fn, has_aux=True)
+    computed = jax.checkpoint(loss_fn, policy=_kept) if settings.remat else loss_fn
+    differentiate = jax.value_and_grad(computed, has_aux=True)
     trainable, count = (state.params, state.heads), settings.micro_batches
     if count == 1:
         (loss, (values, wrong, batch_stats)), gradients = differentiate(
@@ -230,6 +235,12 @@ def _differentiate(
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), ((loss, values, wrong), gradients))
     (batch_stats, (figures, gradients)), _ = jax.lax.scan(add, (state.batch_stats, zeros), parts)
     return figures, batch_stats, gradients
+
+
+_kept = jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.save_only_these_names(CONVOLVED),
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+)
 
 
 def _add_terms_of_parameters(

@@ -95,7 +95,7 @@ def test_batches_from_the_host_are_those_gathered_on_the_device(digits):
         seen[resident] = [inputs for _, inputs in feed.inputs(epoch=3, first_step=1)]
     assert len(seen["always"]) == len(seen["never"]) == 4
     for indices, batch in zip(seen["always"], seen["never"], strict=True):
-        images, labels = digits.train.take(indices)
+        images, labels = digits.train.take(np.asarray(indices))
         np.testing.assert_array_equal(batch.images, images)
         np.testing.assert_array_equal(batch.labels, labels)
         np.testing.assert_array_equal(batch.indices, indices)
