@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def run(
             yield path, restored.class_names[best], float(probabilities[best])
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedReader:
     if path.is_dir():
         raise UserError(f"{path}: is a folder, expected an image file")
     try:
