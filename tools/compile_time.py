@@ -43,7 +43,7 @@ NAMES = {
 }
 
 def listen(event, seconds, fun_name="", **_):
-    if event in NAMES and "step" in fun_name:
+    if event in NAMES:
         of = found.setdefault(fun_name.removeprefix("jit(").removesuffix(")"), {})
         of[NAMES[event]] = of.get(NAMES[event], 0.0) + seconds
 
