@@ -1,6 +1,5 @@
-"""What the documentation site takes from the code: the table of keys, the recipes, the figures."""
+"""What the documentation site takes from the code: the figures."""
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,21 +32,3 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
 def on_post_template(output_content: str, **_: Any) -> str:
     """Likewise on the page of a missing address."""
     return output_content.replace(FETCHED, "assets/iframe-worker/shim.js")
-
-
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fills in the programs and tables that pages ask for."""
-    from collab_jax.config import describe, list_shipped
-
-    markdown = re.sub(
-        r"<!-- file (\S+) -->",
-        lambda found: f"```python\n{(ROOT / found[1]).read_text()}```",
-        markdown,
-    )
-    if "<!-- keys -->" in markdown:
-        markdown = markdown.replace("<!-- keys -->", describe())
-    if "<!-- recipes -->" in markdown:
-        rows = [f"| `{name}` | {header} |" for name, header in list_shipped("recipe").items()]
-        table = "\n".join(["| recipe | what it trains |", "|---|---|", *rows])
-        markdown = markdown.replace("<!-- recipes -->", table)
-    return markdown

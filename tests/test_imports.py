@@ -108,11 +108,13 @@ def in_the_core_alone(code):
     )
 
 
+@pytest.mark.smoke
 def test_the_core_is_what_the_package_depends_on():
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     assert {Requirement(text).name for text in project["dependencies"]} == set(CORE)
 
 
+@pytest.mark.smoke
 def test_the_core_alone_serves_other_peoples_code():
     done = in_the_core_alone(
         "from collab_jax import isolation, linen, losses, models, nnx, objective\n"

@@ -10,6 +10,8 @@ from flax import nnx
 
 from collab_jax import losses
 
+pytestmark = pytest.mark.smoke
+
 CASES = 100
 # (branches or layers, batch, classes); (batch, pixels a side, channels, classes); (inputs, outputs)
 LOGITS = [(2, 1, 2), (4, 32, 10), (8, 16, 100)]

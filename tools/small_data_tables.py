@@ -1,4 +1,4 @@
-"""The small-data study's tables and claims, written into README.md and results/README.md.
+"""The small-data study's tables and claims, written into README.md, results/README.md and docs.
 
 Command:
     python tools/small_data_tables.py            # tells what differs, exit code 1 if anything does
@@ -9,23 +9,20 @@ Whatever stands between `<!-- NAME -->` and `<!-- end of NAME -->` is made of th
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import re
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+
+from made_blocks import ROOT, keep
 
 from collab_jax.report.collect import CellData, RunData, StudyData, TableData, read_folder
 from collab_jax.report.comparisons import contrasts, differences, spell_p
 from collab_jax.report.costs import seconds
 from collab_jax.report.statistics import Difference, summarise
 
-__all__ = ["blocks", "main", "rewritten"]
+__all__ = ["FILES", "blocks"]
 
-ROOT = Path(__file__).resolve().parents[1]
-FILES = ("README.md", "results/README.md")
+FILES = ("README.md", "results/README.md", "docs/worth.md")
 STUDIES = ("reduced", "ablations", "noise_compute")
 BEST = "out+mid+pull_push"
 NAMES = {
@@ -261,44 +258,5 @@ def _wrapped(text: str, width: int = 104) -> str:
     return "\n".join([*lines, line])
 
 
-def rewritten(text: str, made: dict[str, str]) -> str:
-    """A page with its blocks as they are made.
-
-    Raises:
-      KeyError: if the page has a block that is not made.
-    """
-
-    def block(match: re.Match[str]) -> str:
-        name = match[1]
-        return f"<!-- {name} -->\n\n{made[name]}\n\n<!-- end of {name} -->"
-
-    return re.sub(r"<!-- ([a-z ]+) -->\n.*?<!-- end of \1 -->", block, text, flags=re.DOTALL)
-
-
-def _changes(made: dict[str, str]) -> Iterator[tuple[Path, str, str]]:
-    for name in FILES:
-        path = ROOT / name
-        before = path.read_text(encoding="utf-8")
-        after = rewritten(before, made)
-        if after != before:
-            yield path, before, after
-
-
-def main(say: Callable[[str], object] = print) -> int:
-    """The program; 0 if the pages say what the runs say."""
-    parser = argparse.ArgumentParser(description="Tables and claims of the small-data study.")
-    parser.add_argument("--write", action="store_true", help="write the pages")
-    options = parser.parse_args()
-    changes = list(_changes(blocks(ROOT / "results")))
-    for path, before, after in changes:
-        if options.write:
-            path.write_text(after, encoding="utf-8")
-            say(f"written: {path}")
-        else:
-            lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
-            say(f"{path.name}\n" + "\n".join(lines))
-    return 0 if options.write or not changes else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(keep("Tables and claims of the small-data study.", FILES, blocks(ROOT / "results")))

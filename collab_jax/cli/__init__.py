@@ -39,7 +39,7 @@ _PROGRAM_BYTES = 4 << 30
 
 
 def execute(command: Command) -> dict[str, Any]:
-    """Trains or evaluates, and returns the run's result."""
+    """Does what the mode says, and returns the run's result; predictions are printed."""
     if command.config.deterministic:
         request_determinism()
     leave_out_idle_plugins()
@@ -68,6 +68,14 @@ def execute(command: Command) -> dict[str, Any]:
         from collab_jax.runs import export
 
         return export.run(command.workdir, checkpoint=command.checkpoint, output=command.output)
+    if command.mode == "predict":
+        from collab_jax.runs import predict
+
+        for path, name, probability in predict.run(
+            command.workdir, command.images, checkpoint=command.checkpoint
+        ):
+            tell(f"{one_line(path)}\t{one_line(name)}\t{probability:.4f}\n")
+        return {}
     return loop.run(command.config, command.workdir, resume=command.resume, profile=command.profile)
 
 
@@ -187,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"warning: {warning}", file=sys.stderr)
         with _plain_messages():
             result = execute(command)
-        if command.mode != "train":
+        if command.mode in ("eval", "export"):
             tell(_summary(command, result) + "\n")
     except Interrupted as stop:
         print(stop, file=sys.stderr)

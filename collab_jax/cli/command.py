@@ -37,26 +37,29 @@ class Command:
     Attributes:
         config: the configuration.
         workdir: the run directory.
-        mode: train, evaluate or export.
-        checkpoint: which checkpoint to evaluate or export: best, last or a step.
+        mode: train, evaluate, export or predict.
+        checkpoint: which checkpoint to evaluate, to export or to predict with: best, last or a
+            step.
         output: where an evaluation or an export goes; None: into the run directory.
         resume: go on with the run that the directory holds; if False it must hold none.
         profile: the first step to trace and the one after the last, None for no trace.
         command_line: the arguments as one line that a shell reads back.
         processes: the coordinator's address, how many processes train together, and which of
             them this is; None: it trains alone, or SLURM says.
+        images: the files to predict classes of.
         warnings: overrides that the method makes no use of, one line each.
     """
 
     config: Config
     workdir: Path
-    mode: Literal["train", "eval", "export"] = "train"
+    mode: Literal["train", "eval", "export", "predict"] = "train"
     checkpoint: str = "best"
     output: Path | None = None
     resume: bool = True
     profile: tuple[int, int] | None = None
     command_line: str = ""
     processes: tuple[str, int, int] | None = None
+    images: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -65,7 +68,8 @@ def _parser(program: str) -> config_lib.FlagParser:
         prog=program,
         usage=(
             "%(prog)s --config FILE[:METHOD] [--workdir DIR] [--config.KEY=VALUE ...]\n"
-            "       %(prog)s --mode eval|export --workdir DIR [--checkpoint best|last|STEP]"
+            "       %(prog)s --mode eval|export --workdir DIR [--checkpoint best|last|STEP]\n"
+            "       %(prog)s --workdir DIR --predict IMAGE ... [--checkpoint best|last|STEP]"
         ),
         formatter_class=partial(
             argparse.RawDescriptionHelpFormatter, max_help_position=28, width=80
@@ -97,8 +101,15 @@ def _parser(program: str) -> config_lib.FlagParser:
     add(
         "--checkpoint",
         "best|last|STEP",
-        "checkpoint to evaluate or export (default: best)",
+        "checkpoint to evaluate, to export or to predict with (default: best)",
         "best",
+    )
+    add(
+        "--predict",
+        "IMAGE",
+        "print each image's most probable class and its probability, by the run in DIR",
+        "photo.png",
+        several=True,
     )
     add(
         "--output",
@@ -171,11 +182,20 @@ def _parse(arguments: Sequence[str]) -> Command:
     if mode not in _MODES:
         hint = config_lib.did_you_mean(mode, _MODES)
         raise UserError(f"--mode {mode!r}: expected train, eval or export{hint}")
-    of_modes = {"--checkpoint": _MODES[1:], "--output": _MODES[1:], "--profile": _MODES[:1]}
+    if given.predict:
+        if given.mode is not None:
+            raise UserError("--predict and --mode exclude each other, expected one of them")
+        mode = "predict"
+    of_modes = {
+        "--checkpoint": (*_MODES[1:], "predict"),
+        "--output": _MODES[1:],
+        "--profile": _MODES[:1],
+    }
     for flag, modes in of_modes.items():
         if flag in flags and mode not in modes:
-            wanted = " or ".join(modes)
-            raise UserError(f"{flag} {flags[flag]}: expected only with --mode {wanted}")
+            wanted = " or ".join(name for name in modes if name != "predict")
+            also = " or --predict" if "predict" in modes else ""
+            raise UserError(f"{flag} {flags[flag]}: expected only with --mode {wanted}{also}")
     if given.resume and given.no_resume:
         raise UserError("--resume and --no-resume exclude each other, expected one of them")
     directory, output = (_directory(flag, flags.get(flag)) for flag in ("--workdir", "--output"))
@@ -204,6 +224,7 @@ def _parse(arguments: Sequence[str]) -> Command:
         profile=_parse_profile(flags["--profile"]) if "--profile" in flags else None,
         command_line=shlex.join(arguments),
         processes=_parse_processes(flags, mode),
+        images=tuple(given.predict or ()),
         warnings=tuple(
             f"config.{key} has no effect with {reason}"
             for key, reason in config_lib.without_effect(config, given.overrides).items()
@@ -294,7 +315,7 @@ def _parse_profile(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def one_line(error: Exception) -> str:
-    """An error's text on one printable line."""
-    text = " ".join(str(error).split())
+def one_line(told: object) -> str:
+    """A text, such as an error's, on one printable line."""
+    text = " ".join(str(told).split())
     return text if text.isprintable() else ascii(text)[1:-1]

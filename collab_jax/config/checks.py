@@ -35,6 +35,8 @@ __all__ = [
 
 _FLOAT32_SMALLEST, _FLOAT32_LARGEST = 1.1754944e-38, 3.4028234e38
 _LONGEST_TEXT, _LONGEST_NAME = 4096, 100
+# Of a smaller a, float32 rounds draws from Beta(a, a) to 0 and 1.
+_SMALLEST_BETA = 0.01
 
 
 def parse_method(text: Any) -> str:
@@ -190,6 +192,11 @@ def _contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
     if 0 < c["data.image_size"] < c["data.cutout"]:
         yield "data.cutout", f"at most config.data.image_size = {c['data.image_size']}"
+    for name in ("data.mixup", "data.cutmix"):
+        if 0 < c[name] < _SMALLEST_BETA:
+            yield name, f"0 or at least {_SMALLEST_BETA}"
+        if c[name] and c["batch_size"] < 2:
+            yield "batch_size", f"at least 2 with config.{name}, which pairs images"
     yield from _schedule_contradictions(c)
     yield from _method_contradictions(c)
 

@@ -32,10 +32,12 @@ class FlagParser(argparse.ArgumentParser):
         for key in SCHEMA:
             self.add_argument(f"{_PREFIX}{key}", action=_Override, help=argparse.SUPPRESS)
 
-    def add_flag(self, flag: str, metavar: str, help: str, example: str) -> None:
+    def add_flag(
+        self, flag: str, metavar: str, help: str, example: str, *, several: bool = False
+    ) -> None:
         """Adds a flag with a value; the example is for a message where the value is missing."""
         self._examples[flag] = example
-        self.add_argument(flag, metavar=metavar, help=help)
+        self.add_argument(flag, metavar=metavar, help=help, nargs="+" if several else None)
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parses a command line.
@@ -56,7 +58,7 @@ class FlagParser(argparse.ArgumentParser):
 
     def _told(self, error: argparse.ArgumentError) -> UserError:
         flag = error.argument_name or ""
-        if "expected one argument" in error.message:
+        if error.message in ("expected one argument", "expected at least one argument"):
             return UserError(f"{flag} needs a value, such as {flag}={self._example(flag)}")
         ignored = "ignored explicit argument "
         if error.message.startswith(ignored):

@@ -129,6 +129,18 @@ class Data:
     label_noise_kind: Literal["redrawn", "fixed"] = _key(
         "redrawn", "", "whether labels are replaced anew in every epoch, or once"
     )
+    label_smoothing: float = _key(
+        0.0, "[0, 1)", "part of a training label that is spread over all classes"
+    )
+    mixup: float = _key(
+        0.0, "[0, 100]", "mix images in pairs, and their labels, by Beta(a, a) of this a; 0: do not"
+    )
+    cutmix: float = _key(
+        0.0,
+        "[0, 100]",
+        "put a box of another image into each one, its size by Beta(a, a) of this a, and mix their "
+        "labels; with mixup a batch gets either by chance; 0: do not",
+    )
     crop: bool = _key(True, "", "random crop after padding by an eighth of the size")
     flip: bool = _key(True, "", "random horizontal flip")
     cutout: int = _key(0, "[0, 4096]", "side of the square cut out, in pixels; 0: none")

@@ -1,5 +1,6 @@
 """What a run shows on the terminal: a summary, a progress bar, a line an epoch."""
 
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -91,9 +92,15 @@ class TerminalDisplay:
         )
 
     def table(self, title: str, rows: Mapping[str, Any]) -> None:
-        """Shows named values, one a line, however long."""
+        """Shows named values: on a terminal within its width, else one a line, however long."""
         width = max(map(len, rows), default=0)
         lines = [f" {name:<{width}}  {value}" for name, value in rows.items()]
+        if self._console.file.isatty():
+            shown, indent = self._console.width - 1, " " * (width + 3)
+            wrapper = textwrap.TextWrapper(
+                shown, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+            lines = [part for line in lines for part in wrapper.wrap(line)]
         self._console.print("\n".join([title, *lines]), markup=False)
 
     def start(self) -> None:

@@ -80,14 +80,15 @@ def evaluate(
 
 
 def epoch_line(lines: Sequence[Mapping[str, Any]], epoch: int, epochs: int) -> str:
-    """An epoch's metrics of all splits in a line, the training split's first."""
+    """An epoch's metrics of all splits in a line, the training split's first; lines align."""
     train = lines[0]
-    errors = "  ".join(f"{line['split']} error {line['top1_error']:.2f}%" for line in lines)
+    errors = "  ".join(f"{line['split']} error {line['top1_error']:5.2f}%" for line in lines)
     rate = train["images_per_second"]
     speed = "" if rate is None else f"  {rate:,.0f} images/s"
     skipped = train["skipped_steps"]
     note = f"  {skipped} steps skipped as not finite" if skipped else ""
-    return f"epoch {epoch}/{epochs}  loss {train['loss']:.4f}  {errors}{speed}{note}"
+    number = f"{epoch:>{len(str(epochs))}}/{epochs}"
+    return f"epoch {number}  loss {train['loss']:.4f}  {errors}{speed}{note}"
 
 
 def closing(result: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ __all__ = ["key_for", "root_key"]
 
 _GENERATOR = "threefry2x32"
 
-Purpose = Literal["model", "heads", "augmentation", "cutout", "dropout", "label_noise"]
+Purpose = Literal["model", "heads", "augmentation", "cutout", "mix", "dropout", "label_noise"]
 """What a run draws random numbers for on the device."""
 
 

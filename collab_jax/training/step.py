@@ -39,6 +39,9 @@ class StepSettings:
       cutout: side of the square that is cut out, in pixels; 0 for none.
       label_noise: the probability with which a label is replaced.
       fixed_noise: whether labels are replaced once for all epochs; False: anew in each.
+      label_smoothing: the part of a label that is spread over all classes.
+      mixup: a of mixup's Beta(a, a); 0 for none.
+      cutmix: a of CutMix's; 0 for none.
       micro_batches: equal parts of a batch that are computed one after another; see `train_step`.
       remat: whether the backward pass computes anew what is cheap, such as batch norm, and all
         convolutions that are not our layers'.
@@ -59,6 +62,9 @@ class StepSettings:
     cutout: int = 0
     label_noise: float = 0.0
     fixed_noise: bool = False
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     skip_nonfinite: bool = False
     micro_batches: int = 1
     remat: bool = False
@@ -87,6 +93,8 @@ def train_step(
     for each; L_pull-push compares the images within each. Dropout masks differ, too. L_kernel does
     not depend on the batch and is added once.
 
+    Where labels are smoothed or mixed, errors are counted against the heaviest class of each.
+
     Args:
       settings: constants of the run.
       state: before the step.
@@ -98,31 +106,11 @@ def train_step(
       the fault's step as `fault` and this step's `learning_rate`.
     """
 
-    def key_of_step(purpose: Purpose) -> PRNGKeyArray:
-        return jax.random.fold_in(key_for(purpose, state.key), state.step)
-
-    epoch = state.step // settings.steps_per_epoch
     with jax.named_scope("augment"):
-        images = data.augment(
-            key_of_step("augmentation"), batch.images, crop=settings.crop, flip=settings.flip
-        )
-        inputs = data.normalise(images, settings.mean, settings.std)
-        if settings.cutout:
-            inputs = data.cutout(key_of_step("cutout"), inputs, settings.cutout)
-    labels = batch.labels
-    if settings.label_noise:
-        labels = noisy_labels(
-            labels,
-            batch.indices,
-            0 if settings.fixed_noise else epoch,
-            key=key_for("label_noise", state.key),
-            level=settings.label_noise,
-            num_classes=settings.num_classes,
-        )
-
+        inputs, labels = _examples(settings, state, batch)
     trainable = (state.params, state.heads)
     (loss, values, wrong), batch_stats, gradients = _differentiate(
-        settings, state, inputs, labels, key_of_step("dropout")
+        settings, state, inputs, labels, _key_of_step("dropout", state)
     )
     loss, values, gradients = _add_terms_of_parameters(
         settings.objective, state, loss, values, gradients
@@ -165,6 +153,38 @@ def train_step(
     return state, {**sums, "fault": fault["step"], "learning_rate": learning_rate}
 
 
+def _key_of_step(purpose: Purpose, state: TrainState) -> PRNGKeyArray:
+    return jax.random.fold_in(key_for(purpose, state.key), state.step)
+
+
+def _examples(settings: StepSettings, state: TrainState, batch: Batch) -> tuple[Array, Array]:
+    """What the network is given, (B, H, W, C), and int (B,) labels or probabilities (B, m)."""
+    images = data.augment(
+        _key_of_step("augmentation", state), batch.images, crop=settings.crop, flip=settings.flip
+    )
+    inputs = data.normalise(images, settings.mean, settings.std)
+    if settings.cutout:
+        inputs = data.cutout(_key_of_step("cutout", state), inputs, settings.cutout)
+    labels = batch.labels
+    if settings.label_noise:
+        labels = noisy_labels(
+            labels,
+            batch.indices,
+            0 if settings.fixed_noise else state.step // settings.steps_per_epoch,
+            key=key_for("label_noise", state.key),
+            level=settings.label_noise,
+            num_classes=settings.num_classes,
+        )
+    if settings.label_smoothing or settings.mixup or settings.cutmix:
+        # Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", Sec. 7.
+        certain = jax.nn.one_hot(labels, settings.num_classes, dtype=jnp.float32)
+        labels = optax.smooth_labels(certain, settings.label_smoothing)
+    if settings.mixup or settings.cutmix:
+        key = _key_of_step("mix", state)
+        return data.mix(key, inputs, labels, mixup=settings.mixup, cutmix=settings.cutmix)
+    return inputs, labels
+
+
 def _differentiate(
     settings: StepSettings, state: TrainState, inputs: Array, labels: Array, key: Array
 ) -> tuple[tuple[Array, dict[str, Array], dict[str, Array]], Any, Any]:
@@ -181,7 +201,8 @@ def _differentiate(
             )
         total, values = objective(outputs, state.step)
         logits = outputs.branches.mean(axis=0)
-        wrong = {f"top{n}_wrong": count_wrong(logits, labels, n).mean() for n in (1, 5)}
+        heaviest = labels if labels.ndim == 1 else labels.argmax(axis=1)
+        wrong = {f"top{n}_wrong": count_wrong(logits, heaviest, n).mean() for n in (1, 5)}
         return total, (values, wrong, updated.get("batch_stats", {}))
 
     computed = jax.checkpoint(loss_fn, policy=_kept) if settings.remat else loss_fn

@@ -24,6 +24,7 @@ def refused(*arguments: str) -> str:
     return message
 
 
+@pytest.mark.smoke
 def test_order_and_form_of_flags_do_not_matter():
     parts = [
         ["--config", "configs/digits_vgg16.py:mid+out"],
@@ -48,6 +49,7 @@ def test_a_value_may_hold_equals_signs_and_start_with_a_minus():
     assert message == "config.mid.alpha = -1: expected a finite float32 number in [0, inf)"
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -78,6 +80,11 @@ def test_a_value_may_hold_equals_signs_and_start_with_a_minus():
             ["--mode 'test'", "train, eval or export"],
         ),
         (["--config", "digits_vgg16", "--checkpoint", "best"], ["only with --mode eval or export"]),
+        (["--predict", "a.png", "--mode=eval", "--workdir=x"], ["--predict and --mode exclude"]),
+        (["--workdir=x", "--predict"], ["--predict needs a value", "--predict=photo.png"]),
+        (["--predict", "a.png"], ["--workdir DIR is missing"]),
+        (["--predict=a.png", "--workdir=/nonexistent"], ["/nonexistent", "holds no run"]),
+        (["--predict", "a.png", "--output=x", "--workdir=y"], ["--output x: expected only with"]),
         (["--config", "digits_vgg16", "--no-resume=1"], ["--no-resume=1", "no value"]),
         (["--config", "digits_vgg16", "--resume", "--no-resume"], ["exclude each other"]),
         (["--workdir", "x"], ["--config FILE[:METHOD] is missing"]),
@@ -143,6 +150,7 @@ def test_no_resume_refuses_a_directory_that_holds_a_run(tmp_path, run_dir, calls
     assert calls == [("train", "baseline", empty, False)]
 
 
+@pytest.mark.smoke
 def test_evaluation_reads_the_runs_own_config(run_dir, calls, capsys):
     assert cli.main(["--mode", "eval", "--workdir", str(run_dir)]) == 0
     assert cli.main(["--checkpoint=0330", "--mode=eval", f"--workdir={run_dir}"]) == 0

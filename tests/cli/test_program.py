@@ -19,6 +19,7 @@ from collab_jax.errors import RunError, UserError
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.smoke
 def test_help_lists_every_recipe_with_its_header(capsys):
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
@@ -42,6 +43,7 @@ def test_usage_without_arguments_or_config_exits_with_2(capsys):
     assert captured.err.splitlines()[-1] == "error: --config FILE[:METHOD] is missing"
 
 
+@pytest.mark.smoke
 def test_keys_are_listed_in_80_columns(capsys):
     assert cli.main(["--keys"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -111,6 +111,8 @@ def test_wrong_types_are_refused(key, value):
         ("baseline", {"data__name": " "}, "data.name"),
         ("baseline", {"data__train_examples": 127}, "data.train_examples"),
         ("baseline", {"data__cutout": 17, "data__image_size": 16}, "data.cutout"),
+        ("baseline", {"data__mixup": 0.001}, "data.mixup"),
+        ("baseline", {"data__cutmix": 1.0, "batch_size": 1}, "batch_size"),
         ("baseline", {"name": "../up"}, "name"),
         ("baseline", {"name": ".."}, "name"),
         ("tree", {"multi_head__heads": 3}, "multi_head.heads"),

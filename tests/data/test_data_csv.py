@@ -7,6 +7,8 @@ from image_folders import CLASSES, folders, pixels, save
 from collab_jax import data
 from collab_jax.errors import UserError
 
+pytestmark = pytest.mark.smoke
+
 
 def test_the_same_images_by_npz_are_the_same_data_set(tmp_path):
     found = folders(tmp_path / "own", height=16, width=16)

@@ -13,6 +13,8 @@ from image_folders import CLASSES, check, folders, load, pixels, save
 from collab_jax import data
 from collab_jax.errors import UserError
 
+pytestmark = pytest.mark.smoke
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

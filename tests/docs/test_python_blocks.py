@@ -42,8 +42,9 @@ train_labels = test_labels = np.arange(4)
 
 
 def blocks(page):
-    """The page's Python blocks; an indented one belongs to a list or a tab."""
-    found = re.finditer(r"^( *)```python\n(.*?)^\1```$", page.read_text(), re.M | re.S)
+    """The page's Python blocks, but for whole programs; an indented one belongs to a list."""
+    text = re.sub(r"<!-- (file \S+) -->.*?<!-- end of \1 -->", "", page.read_text(), flags=re.S)
+    found = re.finditer(r"^( *)```python\n(.*?)^\1```$", text, re.M | re.S)
     return [re.sub(f"^{match[1]}", "", match[2], flags=re.M) for match in found]
 
 

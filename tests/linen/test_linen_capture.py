@@ -55,6 +55,7 @@ def capture(variables, model=None, **options):
     return linen.capture(model or Net(), variables, X, **options)
 
 
+@pytest.mark.smoke
 def test_names_of_what_is_selected(variables):
     found = capture(variables, layers=("first", "twice", Gate))
     assert found.paths == ("first", "twice", "twice#2", "gate")
@@ -64,6 +65,7 @@ def test_names_of_what_is_selected(variables):
     assert capture(variables, layers="first", method="encode").paths == ("first",)
 
 
+@pytest.mark.smoke
 def test_a_followed_layer_is_one_layer(variables):
     def loss(params, x, then):
         found = linen.capture(Net(), {"params": params}, x, layers="first", then=then)

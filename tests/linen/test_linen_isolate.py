@@ -55,6 +55,7 @@ def loss_of(model, variables, layer):
     return loss
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("layer", [0, 5, 12])
 def test_gradient_is_exactly_zero_off_the_layer(setup, layer):
     variables, x = setup

@@ -47,6 +47,7 @@ def test_a_list_of_blocks_with_norm_and_dropout(x):
     check_attached(ConvNet, x, owners, layers=Block)
 
 
+@pytest.mark.smoke
 def test_a_norm_joins_its_convolution(x):
     owners = {f"blocks/{i}/norm": [f"blocks/{i}/conv", f"blocks/{i}/norm"] for i in (0, 1)}
     options = {

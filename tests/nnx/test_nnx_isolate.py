@@ -50,6 +50,7 @@ def arrays(state):
     return jax.tree.map(array, nnx.as_pure(state))
 
 
+@pytest.mark.smoke
 def test_gradient_is_exactly_zero_off_the_layer(x):
     @nnx.jit
     def gradient(model, x, weights):

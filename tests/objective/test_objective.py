@@ -40,6 +40,7 @@ def total(parts, state, batch, params, heads):
     return parts.objective(outputs, 0), outputs
 
 
+@pytest.mark.smoke
 def test_the_terms_of_each_method():
     expected = {
         "baseline": ["cross_entropy"],

@@ -81,6 +81,7 @@ def rows_of(markdown):
     return [[part.strip() for part in line.strip("|").split("|")] for line in lines]
 
 
+@pytest.mark.smoke
 def test_numbers_stand_beside_the_papers_and_missing_ones_are_visible(study, tmp_path):
     write_report([study], tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()

@@ -6,6 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
+from collab_jax.runs import summary
 from collab_jax.runs.checkpoint import Checkpointer, Checkpoints, NoCheckpointer
 from collab_jax.runs.display import Display, NoDisplay, TerminalDisplay, note
 from collab_jax.runs.metrics_log import Log, MetricsLog, NoLog
@@ -38,6 +39,25 @@ def test_times_are_whole(width):
     assert "compiling the train step (0 s so far) 0:00:00 left -:--:--" in compiling
     for line in (compiling, bar):
         assert len(line.rpartition("\x1b[2K")[2]) <= width
+
+
+def test_long_rows_are_aligned_on_a_terminal():
+    terminal = Terminal()
+    console = Console(file=terminal, width=80, force_terminal=True, color_system=None)
+    data = "folder:my_images: 240 train, 60 test, 32 x 32 x 3, 3 classes, on the device"
+    TerminalDisplay(10, 0, bar=True, console=console).table("title", {"run directory": data})
+    first, second = terminal.getvalue().splitlines()[1:]
+    assert max(map(len, (first, second))) < 80 and first.startswith(" run directory  folder:my")
+    assert second == " " * 16 + "on the device"
+
+
+def test_lines_of_epochs_align():
+    def line(epoch, error):
+        train = {"split": "train", "loss": 1.0, "images_per_second": None, "skipped_steps": 0}
+        return summary.epoch_line([{**train, "top1_error": error}], epoch, 100)
+
+    assert line(3, 5.0) == "epoch   3/100  loss 1.0000  train error  5.00%"
+    assert len(line(3, 5.0)) == len(line(100, 15.0))
 
 
 def test_without_a_terminal_long_rows_and_brackets_are_written_as_they_are():

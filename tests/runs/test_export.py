@@ -75,6 +75,7 @@ def images_of(batch):
     return np.random.default_rng(batch).integers(0, 256, (batch, 8, 8, 1), np.uint8)
 
 
+@pytest.mark.smoke
 def test_logits_are_the_networks_with_jax_and_numpy_alone(run_dir, exported, tmp_path):
     given = {"three": images_of(3), "seven": images_of(7)}
     np.savez(tmp_path / "given.npz", **given)

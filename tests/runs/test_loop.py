@@ -59,6 +59,7 @@ def crash():
     raise Crash
 
 
+@pytest.mark.smoke
 def test_a_run_directory_holds_what_it_should(straight):
     run_dir, result = straight
     names = {path.name for path in run_dir.iterdir()}
@@ -103,6 +104,7 @@ def test_a_crash_and_a_restart_end_like_a_straight_run(straight, tmp_path, monke
     assert_same_run(straight[0], tmp_path)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_signal_saves_at_the_step_boundary(name, straight, tmp_path, monkeypatch):
     config = tiny_config(checkpoint__every_steps=3)
@@ -167,6 +169,7 @@ def test_a_second_process_is_refused_and_told_who_is_there(straight):
     loop.run(tiny_config(checkpoint__every_steps=3), run_dir)  # a dead holder's lock is void
 
 
+@pytest.mark.smoke
 def test_evaluation_gives_exactly_the_logged_error(straight):
     run_dir, result = straight
     evaluated = evaluate.run(run_dir, checkpoint="last")
@@ -186,6 +189,7 @@ def test_evaluation_gives_exactly_the_logged_error(straight):
     assert counts.sum() == 360 and np.trace(counts) == (~wrong).sum()
 
 
+@pytest.mark.smoke
 def test_load_gives_inference_alone_and_evaluations_logits(straight):
     run_dir, _ = straight
     restored = collab_jax.load(run_dir)

@@ -71,6 +71,7 @@ def cells_of_combinations():
             yield f"CIFAR-100, {NAMES[model]}", method, value
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -61,7 +61,10 @@ from collab_jax.training.step import train_chunk, train_step
 
 digits = data.load("digits", train_examples=320)
 parts = create_experiment(
-    tiny_config("out", model__name="resnet32", data__label_noise=0.3, data__cutout=2),
+    tiny_config(
+        "out", model__name="resnet32", data__label_noise=0.3, data__cutout=2,
+        data__mixup=0.3, data__cutmix=1.0, data__label_smoothing=0.1,
+    ),
     DataInfo.of(digits), 5,
 )
 state = create_train_state(parts.model, parts.objective, parts.optimizer, (8, 8, 1), 0)
