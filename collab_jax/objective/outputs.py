@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -23,6 +24,8 @@ class Outputs:
       heads: parameters of the training-only parts, by term.
       weights: (B, ...), what each example or token counts in the means, such as 0 for padding;
         None: all the same. L_pull-push compares whole examples and takes no weights.
+      through: the same layers' outputs, whose gradient passes through the network, if any term
+        reads them.
     """
 
     logits: Float[Array, "*branches_batch classes"]
@@ -32,6 +35,7 @@ class Outputs:
     params: Mapping[str, Any] = flax.struct.field(default_factory=dict)
     heads: Mapping[str, Any] = flax.struct.field(default_factory=dict)
     weights: Array | None = None
+    through: tuple[Array, ...] = ()
 
     @classmethod
     def of_parameters(cls, params: Mapping[str, Any]) -> "Outputs":
@@ -66,6 +70,11 @@ class Outputs:
                 "Objective.init makes"
             )
         return self.heads[name]
+
+    def head(self, term: Any, features: tuple[Array, ...]) -> Any:
+        """What a term's head gives of features."""
+        with jax.named_scope("heads"):
+            return term.head.apply({"params": self.head_of(term.name)}, features)
 
     def mean(self, values: Float[Array, "batch *tokens"]) -> Float[Array, ""]:
         """The mean over examples and tokens, each counted by its weight.

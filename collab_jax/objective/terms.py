@@ -93,9 +93,7 @@ class Mid(Term):
         return self.heads or LocalHeads(self.num_classes)
 
     def value(self, outputs: Outputs) -> Float[Array, ""]:
-        with jax.named_scope("heads"):
-            variables = {"params": outputs.head_of(self.name)}
-            local_logits: Any = self.head.apply(variables, outputs.features)
+        local_logits: Any = outputs.head(self, outputs.features)
         # The output joins as a target only: it must not learn from the local term.
         output_logits = jax.lax.stop_gradient(outputs.branches.mean(axis=0))
         values = losses.intermediate_loss(
@@ -143,9 +141,7 @@ class PullPush(Term):
         return self.projections or Projections()
 
     def value(self, outputs: Outputs) -> Float[Array, ""]:
-        with jax.named_scope("heads"):
-            variables = {"params": outputs.head_of(self.name)}
-            projected: Any = self.head.apply(variables, outputs.features)
+        projected: Any = outputs.head(self, outputs.features)
         layers = len(outputs.features)
         return losses.pull_push_loss(
             projected,
