@@ -70,15 +70,18 @@ def hsic_loss(
                 f"{name} must be a non-empty array with the batch of inputs, {jnp.shape(inputs)}, "
                 f"first, got shape {jnp.shape(feature)}"
             )
-    of_inputs = _operator(inputs, sigma)
-    of_labels = _operator(as_label_vectors(y, num_classes, batch, of_inputs.dtype), sigma)
-    own = [_operator(feature, sigma) for feature in features]
-    beta = as_scalar(beta, "beta", of_inputs.dtype)
-    return jnp.stack([_trace(z, of_inputs) - beta * _trace(z, of_labels) for z in own])
+    of_inputs = _kernel(inputs, sigma)
+    labels = as_label_vectors(y, num_classes, batch, of_inputs.dtype)
+    kernels = [of_inputs, _kernel(labels, sigma), *(_kernel(h, sigma) for h in features)]
+    dtype = jnp.result_type(*kernels)
+    to_inputs, to_labels, *own = _normalised(jnp.stack([cast(k, dtype) for k in kernels]))
+    # The matrices are symmetric: the trace of a product is the sum of the entries' products.
+    wanted = to_inputs - as_scalar(beta, "beta", dtype) * to_labels
+    return jnp.stack([jnp.sum(operator * wanted) for operator in own])
 
 
-def _operator(x: ArrayLike, sigma: ScalarLike) -> Array:
-    """The normalised kernel matrix of a batch's examples, (batch, batch)."""
+def _kernel(x: ArrayLike, sigma: ScalarLike) -> Array:
+    """The centred kernel matrix of a batch's examples, (batch, batch)."""
     x = as_float(x)
     x = x.reshape(len(x), -1)
     x = x - x.mean(axis=0, keepdims=True)
@@ -89,10 +92,10 @@ def _operator(x: ArrayLike, sigma: ScalarLike) -> Array:
     # Less one, which centring removes: small distances keep their digits.
     kernel = jnp.expm1(-distances / width)
     kernel = kernel - kernel.mean(axis=0, keepdims=True)
-    kernel = kernel - kernel.mean(axis=1, keepdims=True)
-    ridge = _EPSILON * len(x) * jnp.identity(len(x), x.dtype)
-    return linalg.cho_solve(linalg.cho_factor(kernel + ridge), kernel)
+    return kernel - kernel.mean(axis=1, keepdims=True)
 
 
-def _trace(u: Array, v: Array) -> Array:
-    return jnp.sum(u * cast(v, u.dtype).T)
+def _normalised(kernels: Array) -> Array:
+    batch = kernels.shape[-1]
+    ridge = _EPSILON * batch * jnp.identity(batch, kernels.dtype)
+    return linalg.cho_solve(linalg.cho_factor(kernels + ridge[None]), kernels)
