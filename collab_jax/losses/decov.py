@@ -16,8 +16,8 @@ def decov_loss(features: Float[ArrayLike, "batch features"]) -> Float[Array, ""]
     $$L_{decov} = \frac{1}{2} \big( \|C\|_F^2 - \|diag(C)\|_2^2 \big), \qquad
     C = \frac{1}{B} \sum_n (h_n - \mu)(h_n - \mu)^\top$$
 
-    L_kernel holds down correlations between the filters of a kernel; this one covariances between
-    the activations that a batch gives.
+    L_kernel (Eq. 10) holds down correlations between the filters of a kernel; this one covariances
+    between the activations that a batch gives.
 
     Args:
       features: (batch, features), activations of a layer.
@@ -37,7 +37,7 @@ def decov_loss(features: Float[ArrayLike, "batch features"]) -> Float[Array, ""]
 
     References:
       M. Cogswell et al., "Reducing Overfitting in Deep Networks by Decorrelating Representations",
-      2016, Eq. 1 and 2.
+      2016.
     """
     h = as_float(features)
     if h.ndim != 2 or h.size == 0:

@@ -31,7 +31,7 @@ def hsic_loss(
     \tilde K = \bar K (\bar K + \epsilon B I)^{-1}$$
 
     The kernel is Gaussian, of squared distance over 2 sigma^2 d in d dimensions, and centred over
-    the batch; epsilon is 1e-5. Push and pull are those of L_pull-push in another measure.
+    the batch; epsilon is 1e-5. Push and pull are those of L_pull-push (Eq. 9) in another measure.
 
     Args:
       features: for each layer h_i, (batch, ...); sizes may differ between layers.
@@ -58,7 +58,7 @@ def hsic_loss(
 
     References:
       W.-D. K. Ma, J. P. Lewis and W. B. Kleijn, "The HSIC Bottleneck: Deep Learning without
-      Back-Propagation", 2020, Eq. 4 to 8.
+      Back-Propagation", 2020.
     """
     if len(features) == 0:
         raise ValueError("features must hold at least one layer, got an empty sequence")

@@ -24,8 +24,8 @@ def similarity_loss(
 
     $$L_{sim}^{(i)} = \frac{1}{B^2} \|S(g_i(h_i)) - S(y)\|_F^2$$
 
-    The pull of L_pull-push with the norm squared and the same weight at every depth, and no push.
-    The paper prints the sum over B x B entries, its authors train with their mean, as here.
+    The pull of L_pull-push (Eq. 9) with the norm squared and the same weight at every depth, and no
+    push. The paper prints the sum over B x B entries, its authors train with their mean, as here.
 
     Args:
       features: for each layer g_i(h_i), the features after that layer's projection, as maps
@@ -51,7 +51,7 @@ def similarity_loss(
       [0.416]
 
     References:
-      A. Nøkland and L. H. Eidnes, "Training Neural Networks with Local Error Signals", 2019, Eq. 1.
+      A. Nøkland and L. H. Eidnes, "Training Neural Networks with Local Error Signals", 2019.
     """
     if len(features) == 0:
         raise ValueError("features must hold at least one layer, got an empty sequence")

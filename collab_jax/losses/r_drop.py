@@ -17,7 +17,7 @@ def r_drop_loss(
     $$L_{r-drop} = \frac{2}{H (H-1)} \sum_{i<j} \frac{1}{2}
     \big( D(p^{(i)} \| p^{(j)}) + D(p^{(j)} \| p^{(i)}) \big), \qquad p^{(h)} = \psi(z^{(h)}; T)$$
 
-    With two branches it is Eq. 1 of R-Drop. It is then the soft part of L_out at the same T less
+    With two branches it is R-Drop's. It is then the soft part of L_out (Eq. 2) at the same T less
     the mean entropy of the predictions; its gradient is another, as long as L_out takes its targets
     for constants: here both sides of a divergence move.
 
@@ -42,7 +42,7 @@ def r_drop_loss(
       [0.137]
 
     References:
-      X. Liang et al., "R-Drop: Regularized Dropout for Neural Networks", 2021, Eq. 1.
+      X. Liang et al., "R-Drop: Regularized Dropout for Neural Networks", 2021, Sec. 2.
     """
     logits = as_branches(logits)
     shifted, possible = shift(logits, temperature)

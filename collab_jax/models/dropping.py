@@ -22,8 +22,7 @@ def spatial_dropout(
       (B, H, W, C).
 
     References:
-      J. Tompson et al., "Efficient Object Localization Using Convolutional Networks", 2015,
-      Sec. 3.2.
+      J. Tompson et al., "Efficient Object Localization Using Convolutional Networks", 2015.
     """
     keep = jax.random.uniform(key, (len(x), 1, 1, x.shape[-1])) >= rate
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
@@ -48,7 +47,7 @@ def drop_block(
 
     References:
       G. Ghiasi, T.-Y. Lin and Q. V. Le, "DropBlock: A Regularization Method for Convolutional
-      Networks", 2018, Algorithm 1 and Eq. 1.
+      Networks", 2018, Algorithm 1.
     """
     batch, height, width, channels = x.shape
     size = min(size, height, width)

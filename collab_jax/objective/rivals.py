@@ -30,7 +30,7 @@ class Auxiliary(Term):
       heads: the classifiers; None: `LocalHeads(num_classes)`.
 
     References:
-      C.-Y. Lee et al., "Deeply-Supervised Nets", 2015, Eq. 3. The weight is that of C. Szegedy et
+      C.-Y. Lee et al., "Deeply-Supervised Nets", 2015. The weight is that of C. Szegedy et
       al., "Going Deeper with Convolutions", 2015.
     """
 
@@ -68,7 +68,7 @@ class SelfDistillation(Term):
 
     References:
       L. Zhang et al., "Be Your Own Teacher: Improve the Performance of Convolutional Neural
-      Networks via Self Distillation", 2019, Eq. 2 to 5.
+      Networks via Self Distillation", 2019.
     """
 
     name: str = "self_distillation"
@@ -112,7 +112,7 @@ class PredSim(Term):
       projections: a layer's convolution before its similarities; None: `Projections()`.
 
     References:
-      A. Nøkland and L. H. Eidnes, "Training Neural Networks with Local Error Signals", 2019, Eq. 3.
+      A. Nøkland and L. H. Eidnes, "Training Neural Networks with Local Error Signals", 2019.
     """
 
     name: str = "predsim"
@@ -145,7 +145,7 @@ class RDrop(Term):
     of .6 is .3 here.
 
     References:
-      X. Liang et al., "R-Drop: Regularized Dropout for Neural Networks", 2021, Eq. 1 to 4.
+      X. Liang et al., "R-Drop: Regularized Dropout for Neural Networks", 2021.
     """
 
     name: str = "r_drop"
@@ -166,7 +166,7 @@ class HSIC(Term):
 
     References:
       W.-D. K. Ma, J. P. Lewis and W. B. Kleijn, "The HSIC Bottleneck: Deep Learning without
-      Back-Propagation", 2020, Eq. 8.
+      Back-Propagation", 2020.
     """
 
     name: str = "hsic"
@@ -196,7 +196,7 @@ class DeCov(Term):
 
     References:
       M. Cogswell et al., "Reducing Overfitting in Deep Networks by Decorrelating Representations",
-      2016, Eq. 2.
+      2016.
     """
 
     name: str = "decov"
