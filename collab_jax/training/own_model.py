@@ -69,7 +69,7 @@ def check_own(config: Config, model: nn.Module, objective: Objective, info: Data
 
     Raises:
       UserError: if a pass fails, the logits are not (B, m), a selection misses, the network has
-        state that training would lose, or method out has no dropout to tell its branches apart.
+        state that training would lose, or method out or r_drop has no dropout to tell its branches apart.
     """
     name = config.model.name
     images = jax.ShapeDtypeStruct((2, *info.image_shape), jnp.float32)
@@ -93,7 +93,8 @@ def check_own(config: Config, model: nn.Module, objective: Objective, info: Data
         variables = {**variables, "batch_stats": variables.get("batch_stats", {})}
         _check_logits(name, jax.eval_shape(infer, variables, images), info.num_classes)
         jax.eval_shape(train, variables, images, labels, rngs)
-        draws = "out" not in config.method.split("+") or _draws(
+        branching = [term for term in ("out", "r_drop") if term in config.method.split("+")]
+        draws = not branching or _draws(
             lambda: jax.eval_shape(train, variables, images, labels, {})
         )
     except UserError:
@@ -112,7 +113,7 @@ def check_own(config: Config, model: nn.Module, objective: Objective, info: Data
     if not draws:
         raise UserError(
             f"config.method = {config.method!r}: expected a model with dropout, by which the "
-            f"branches of out differ; {name} draws no random numbers in training"
+            f"branches of {' and '.join(branching)} differ; {name} draws no random numbers in training"
         )
 
 

@@ -138,8 +138,14 @@ def arrays(run_dir):
             ("out", "mid", "pull_push", "kernel"),
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            "mid+auxiliary+r_drop+decov",
+            {**LAYERS, "auxiliary__layers": (0, 1), "model__split_at": "Dense_0"},
+            ("cross_entropy", "mid", "auxiliary", "r_drop", "decov"),
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["baseline", "out", "split", "multi_instance", "all"],
+    ids=["baseline", "out", "split", "multi_instance", "all", "rivals"],
 )
 def test_every_method_but_tree_trains_it(net, tmp_path, method, overrides, terms):
     config = own_config(net, method, **overrides)
@@ -222,6 +228,7 @@ def test_what_the_function_gives_is_checked_before_training(net, tmp_path, funct
         ("kernel", "make", {"kernel__layers": "Cnv_*"}, "there are Conv_0, Conv_1, Dense_0"),
         ("out", "make", {"model__split_at": "Conv_*"}, "expected one module that is called once"),
         ("out", "sure", {}, "draws no random numbers in training"),
+        ("r_drop", "sure", {}, "branches of r_drop differ"),
         ("multi_instance", "branched", {}, "has a module 'branch_a'"),
     ],
 )
