@@ -69,7 +69,8 @@ def check_own(config: Config, model: nn.Module, objective: Objective, info: Data
 
     Raises:
       UserError: if a pass fails, the logits are not (B, m), a selection misses, the network has
-        state that training would lose, or method out or r_drop has no dropout to tell its branches apart.
+        state that training would lose, or method out or r_drop has no dropout to tell its
+        branches apart.
     """
     name = config.model.name
     images = jax.ShapeDtypeStruct((2, *info.image_shape), jnp.float32)
@@ -113,7 +114,8 @@ def check_own(config: Config, model: nn.Module, objective: Objective, info: Data
     if not draws:
         raise UserError(
             f"config.method = {config.method!r}: expected a model with dropout, by which the "
-            f"branches of {' and '.join(branching)} differ; {name} draws no random numbers in training"
+            f"branches of {' and '.join(branching)} differ; {name} draws no random numbers in "
+            "training"
         )
 
 
