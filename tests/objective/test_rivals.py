@@ -69,7 +69,8 @@ class Run:
 
     def moved(self):
         """The modules of the network and the heads that a gradient reaches."""
-        found = jax.grad(self.total, argnums=(0, 1))(self.variables["params"], self.heads)
+        gradient = jax.jit(jax.grad(self.total, argnums=(0, 1)))
+        found = gradient(self.variables["params"], self.heads)
         assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(found))
         network, heads = (
             {name for name, tree in part.items() if any(map(jnp.any, jax.tree.leaves(tree)))}
@@ -123,8 +124,8 @@ def test_the_gradient_of_auxiliary_is_that_of_the_network_cut_behind_the_layer(
         (logits,) = local_logits(made, "auxiliary", [x], (0,))
         return losses.hard_loss(logits, batch[1]).mean()
 
-    ours = jax.grad(made.total)(variables["params"], made.heads)
-    expected = jax.grad(by_hand)(variables["params"])
+    ours = jax.jit(jax.grad(made.total))(variables["params"], made.heads)
+    expected = jax.jit(jax.grad(by_hand))(variables["params"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, expected)
 
 
@@ -203,7 +204,7 @@ def test_with_local_only_the_output_moves_the_classifier_alone(run, variables):
     # What moves a layer is then its local loss to the bit, whatever the output says.
     local = run(PredSim(num_classes=5))
     of_local, of_both = (
-        jax.grad(made.total)(variables["params"], made.heads) for made in (local, both)
+        jax.jit(jax.grad(made.total))(variables["params"], made.heads) for made in (local, both)
     )
     for name in CONVOLUTIONS:
         jax.tree.map(
@@ -265,9 +266,9 @@ def test_local_and_passing_terms_share_a_pass(run, variables):
     outputs = both.outputs()
     for local, through in zip(outputs.features, outputs.through, strict=True):
         np.testing.assert_array_equal(local, through)
-    gradient = jax.grad(both.total)(variables["params"], both.heads)
+    gradient = jax.jit(jax.grad(both.total))(variables["params"], both.heads)
     parts = [
-        jax.grad(alone.total)(variables["params"], alone.heads)
+        jax.jit(jax.grad(alone.total))(variables["params"], alone.heads)
         for alone in (run(Mid(num_classes=5)), run(Auxiliary(num_classes=5)))
     ]
     jax.tree.map(
