@@ -6,7 +6,9 @@ from typing import Any
 __all__ = ["ABOVE_0", "WEIGHT", "Interval", "Key", "key"]
 
 WEIGHT = "[0, inf)"
+"""What a term's weight may be."""
 ABOVE_0 = "(0, inf)"
+"""What a temperature or a width may be."""
 
 
 @dataclass(frozen=True)
