@@ -110,7 +110,12 @@ def test_outputs_and_updates_are_the_models_own(variables, inputs, gradient):
     jax.tree.map(np.testing.assert_array_equal, found.variables, dict(updated))
     assert found.paths == tuple(f"layer{i}/norm" for i in range(3))
     kept = linen.capture(
-        Net(), variables, inputs, gradient=gradient, mutable=["intermediates"], **LAYERS
+        Net(),
+        variables,
+        inputs,
+        gradient=gradient,
+        mutable=["batch_stats", "intermediates"],
+        **LAYERS,
     )
     assert set(kept.variables["intermediates"]) == {"seen"}
 
