@@ -33,7 +33,7 @@ def decov_loss(features: Float[ArrayLike, "batch features"]) -> Float[Array, ""]
       >>> from collab_jax import losses
       >>> features = jnp.array([[1.0, 2.0], [3.0, 2.0], [2.0, 5.0], [2.0, 3.0], [7.0, 8.0]])
       >>> print(losses.decov_loss(features).round(3))
-      12.96
+      16.0
 
     References:
       M. Cogswell et al., "Reducing Overfitting in Deep Networks by Decorrelating Representations",

@@ -52,9 +52,9 @@ def hsic_loss(
       >>> import jax.numpy as jnp
       >>> from collab_jax import losses
       >>> x = jnp.array([[1.0, 2.0], [2.0, 1.0], [0.0, 1.0]])
-      >>> loss = losses.hsic_loss([x], x, jnp.array([0, 1, 1]), beta=2.0, num_classes=2)
-      >>> print(loss.round(2))
-      [-0.]
+      >>> loss = losses.hsic_loss([x], x, jnp.array([0, 1, 1]), beta=3.0, num_classes=2)
+      >>> print(loss.round(1))
+      [-1.]
 
     References:
       W.-D. K. Ma, J. P. Lewis and W. B. Kleijn, "The HSIC Bottleneck: Deep Learning without

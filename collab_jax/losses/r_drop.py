@@ -38,8 +38,8 @@ def r_drop_loss(
       >>> import jax.numpy as jnp
       >>> from collab_jax import losses
       >>> logits = jnp.array([[[0.0, 0.0]], [[jnp.log(3.0), 0.0]]])
-      >>> print(losses.r_drop_loss(logits).round(3))
-      [0.137]
+      >>> print(losses.r_drop_loss(logits).round(2))
+      [0.14]
 
     References:
       X. Liang et al., "R-Drop: Regularized Dropout for Neural Networks", 2021, Sec. 2.
