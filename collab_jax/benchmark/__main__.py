@@ -102,6 +102,7 @@ def _plan(options: argparse.Namespace, command: str) -> None:
     from collab_jax.benchmark.plan import (
         METHODS,
         check_compiler,
+        dropping_cases,
         economical_cases,
         plan_all,
         resnet101_cases,
@@ -123,7 +124,8 @@ def _plan(options: argparse.Namespace, command: str) -> None:
                 overrides=overrides,
             )
             cases += [replace(case, method=method) for method in options.methods or METHODS]
-            cases += [] if options.methods else economical_cases(case)
+            if not options.methods:
+                cases += economical_cases(case) + dropping_cases(case)
     output: Path = options.output
     rows = plan_all(cases, options.gpus, output.with_suffix(".json"))
     output.with_suffix(".md").write_text(report.markdown(rows, command))
@@ -181,7 +183,7 @@ def _held(options: argparse.Namespace, command: str) -> None:
 
 
 def _step(options: argparse.Namespace, command: str) -> None:
-    from collab_jax.benchmark.plan import METHODS
+    from collab_jax.benchmark.plan import METHODS, dropping_cases
     from collab_jax.benchmark.step_time import markdown, measure
     from collab_jax.benchmark.workload import Case
 
@@ -199,6 +201,7 @@ def _step(options: argparse.Namespace, command: str) -> None:
         )
         for method in options.methods or METHODS
     ]
+    cases += [] if options.methods else dropping_cases(cases[0])
     rows = measure(cases, repeats=options.repeats, against_torch=options.against == "torch")
     size = options.image_size
     title = f"{options.model}, width {options.width:g}, {options.batch_size} x 3 x {size} x {size}"

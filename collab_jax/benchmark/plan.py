@@ -12,6 +12,7 @@ from typing import Any
 
 from collab_jax.benchmark.gpus import GPUS
 from collab_jax.benchmark.workload import Case
+from collab_jax.config import RIVALS
 from collab_jax.errors import RunError, UserError
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "NOTE",
     "PAPER_CASE",
     "check_compiler",
+    "dropping_cases",
     "economical_cases",
     "plan",
     "plan_all",
@@ -35,7 +37,9 @@ METHODS = (
     "out+mid+pull_push+kernel",
     "tree",
     "multi_instance",
+    *RIVALS,
 )
+"""The paper's methods, all four terms, and what one would pick instead."""
 PAPER_CASE = {"baseline": 8.77, "tree": 13.16, "out": 8.78}
 """GB of training memory that the paper measures for ResNet-101, 64 x 3 x 64 x 64."""
 
@@ -50,6 +54,14 @@ def economical_cases(case: Case) -> list[Case]:
     """Pull-push on averaged maps, alone and with the other terms."""
     overrides = {**case.overrides, "pull_push.projection_pool": 8}
     return [replace(case, method=name, overrides=overrides) for name in ("pull_push", METHODS[5])]
+
+
+def dropping_cases(case: Case) -> list[Case]:
+    """The baseline with channels, and with blocks, dropped behind its last layers."""
+    return [
+        replace(case, method="baseline", overrides={**case.overrides, key: 0.1})
+        for key in ("model.spatial_dropout", "model.drop_block")
+    ]
 
 
 def check_compiler() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from collab_jax.benchmark.markdown import heading, table
+from collab_jax.benchmark.report import name_of
 from collab_jax.benchmark.workload import Case
 
 __all__ = ["markdown", "measure", "prepare", "time_in_turn"]
@@ -84,7 +85,8 @@ def measure(
       One row each: name, median, fastest and slowest step in seconds, images a second, compile
       seconds, FLOPs and peak host memory in bytes, the last from a process of its own.
     """
-    prepared = {case.method: prepare(case) for case in cases}
+    names = [name_of({"method": case.method, "overrides": _own(case, cases[0])}) for case in cases]
+    prepared = {name: prepare(case) for name, case in zip(names, cases, strict=True)}
     steps = {name: run for name, (run, _) in prepared.items()}
     if against_torch:
         from collab_jax.benchmark.torch_vgg import torch_step
@@ -115,6 +117,11 @@ def measure(
     for row, case in zip(rows, cases, strict=False):
         row["peak_bytes"] = _peak_host_memory(case)
     return rows
+
+
+def _own(case: Case, first: Case) -> dict[str, Any]:
+    """A case's keys that the first one does not have."""
+    return {k: v for k, v in case.overrides.items() if first.overrides.get(k) != v}
 
 
 def _peak_host_memory(case: Case) -> int:

@@ -81,7 +81,7 @@ def _parser(program: str) -> config_lib.FlagParser:
         "--config",
         "FILE[:METHOD]",
         "a recipe's file or a shipped recipe's name; METHOD is baseline, tree, multi_instance or "
-        "any of out, mid, pull_push, kernel joined by +",
+        f"any of {', '.join((*config_lib.TERMS, *config_lib.RIVALS))} joined by +",
         "configs/cifar10_vgg16.py",
     )
     add(

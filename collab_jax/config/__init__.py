@@ -20,16 +20,27 @@ from collab_jax.config.resolve import (
     to_json,
     with_file,
 )
-from collab_jax.config.schema import MODEL_STAGES, RESUME_FREE_KEYS, SCHEMA, Config
+from collab_jax.config.schema import (
+    MODEL_LAYERS,
+    MODEL_STAGES,
+    RESUME_FREE_KEYS,
+    RIVALS,
+    SCHEMA,
+    TERMS,
+    Config,
+)
 from collab_jax.config.shipped import find_shipped, list_shipped
 from collab_jax.config.text import as_text, describe, did_you_mean, list_keys
 from collab_jax.config.versions import FIRST_RESUMABLE, is_resumable
 
 __all__ = [
     "FIRST_RESUMABLE",
+    "MODEL_LAYERS",
     "MODEL_STAGES",
     "RESUME_FREE_KEYS",
+    "RIVALS",
     "SCHEMA",
+    "TERMS",
     "Config",
     "FlagParser",
     "as_text",

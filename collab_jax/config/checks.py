@@ -9,14 +9,16 @@ from typing import Any
 
 from collab_jax._version import __version__
 from collab_jax.config import own_model
+from collab_jax.config.keys import Key
 from collab_jax.config.schema import (
+    MODEL_LAYERS,
     MODEL_STAGES,
     OTHER_METHODS,
+    RIVALS,
     SCHEMA,
     SECTIONS,
     TERMS,
     Config,
-    Key,
 )
 from collab_jax.config.text import bad_value, did_you_mean, shown, unknown_key
 from collab_jax.errors import UserError
@@ -37,10 +39,19 @@ _FLOAT32_SMALLEST, _FLOAT32_LARGEST = 1.1754944e-38, 3.4028234e38
 _LONGEST_TEXT, _LONGEST_NAME = 4096, 100
 # Of a smaller a, float32 rounds draws from Beta(a, a) to 0 and 1.
 _SMALLEST_BETA = 0.01
+# Terms that use another one's keys beside their own.
+_SHARED_KEYS = {
+    "mid.head_width": {"mid", "auxiliary", "self_distillation", "predsim"},
+    "mid.head_pool": {"mid", "auxiliary", "self_distillation", "predsim"},
+    "pull_push.projection_width": {"pull_push", "predsim"},
+    "pull_push.projection_kernel": {"pull_push", "predsim"},
+    "pull_push.projection_pool": {"pull_push", "predsim"},
+}
+_COMPARES_IMAGES = ("pull_push", "predsim", "hsic", "decov")
 
 
 def parse_method(text: Any) -> str:
-    """The method's canonical name: terms in the order out, mid, pull_push, kernel.
+    """The method's canonical name: terms in the order of `TERMS`, then of `RIVALS`.
 
     Args:
         text: `baseline`, `tree`, `multi_instance`, or terms joined by `+` in any order.
@@ -50,21 +61,22 @@ def parse_method(text: Any) -> str:
     """
     if not isinstance(text, str):
         raise UserError(f"method {shown(text)}: expected text such as out+mid")
+    known = (*TERMS, *RIVALS)
     names = [name.strip() for name in text.split("+")]
     if len(names) == 1 and names[0] in OTHER_METHODS:
         return names[0]
     for name in names:
         if name in OTHER_METHODS:
             raise UserError(f"method {shown(text)}: {name} stands alone, expected no + beside it")
-        if name not in TERMS:
-            hint = did_you_mean(name.lower().replace("-", "_"), (*TERMS, *OTHER_METHODS))
+        if name not in known:
+            hint = did_you_mean(name.lower().replace("-", "_"), (*known, *OTHER_METHODS))
             raise UserError(
                 f"method {shown(text)}: unknown {shown(name)}, expected baseline, tree, "
-                f"multi_instance or any of {', '.join(TERMS)} joined by +{hint}"
+                f"multi_instance or any of {', '.join(known)} joined by +{hint}"
             )
         if names.count(name) > 1:
             raise UserError(f"method {shown(text)}: {name} is given twice, expected it once")
-    return "+".join(term for term in TERMS if term in names)
+    return "+".join(term for term in known if term in names)
 
 
 def typed(key: Key, value: Any) -> Any:
@@ -240,12 +252,14 @@ def _method_contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "batch_size",
             f"a multiple of {parts}, config.micro_batches times config.model.norm_groups",
         )
-    if "pull_push" in terms and c["batch_size"] < 2 * c["micro_batches"]:
-        yield (
-            "batch_size",
-            f"at least {2 * c['micro_batches']} with method pull_push, which compares images "
-            f"({c['micro_batches']} micro_batches)",
-        )
+    for term in _COMPARES_IMAGES:
+        if term in terms and c["batch_size"] < 2 * c["micro_batches"]:
+            yield (
+                "batch_size",
+                f"at least {2 * c['micro_batches']} with method {term}, which compares images "
+                f"({c['micro_batches']} micro_batches)",
+            )
+    yield from _rival_contradictions(c, terms)
     if "kernel" in terms and c["kernel.stages"] > stages and not own:
         yield "kernel.stages", f"at most {stages}, the stages of {model}"
     splits, heads = c["multi_head.split_stages"], c["multi_head.heads"]
@@ -264,21 +278,46 @@ def _method_contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             )
 
 
+def _rival_contradictions(c: Mapping[str, Any], terms: list[str]) -> Iterator[tuple[str, str]]:
+    model, own = c["model.name"], is_own(c["model.name"])
+    drops = any(c[f"model.{name}"] for name in ("dropout", "spatial_dropout", "drop_block"))
+    if "r_drop" in terms and not own and not drops:
+        yield "model.dropout", "a rate above 0 with method r_drop, whose passes differ by it alone"
+    for term in {"auxiliary", "self_distillation"} & set(terms):
+        numbers = c[f"{term}.layers"]
+        if any(later <= earlier for earlier, later in zip(numbers, numbers[1:], strict=False)):
+            yield f"{term}.layers", "layers in increasing order"
+        if numbers and not own and numbers[-1] >= MODEL_LAYERS.get(model, 0):
+            yield f"{term}.layers", f"numbers below {MODEL_LAYERS[model]}, the layers of {model}"
+    if "predsim" in terms and c["predsim.local_only"]:
+        for term in ("auxiliary", "self_distillation", "decov"):
+            if term in terms:
+                yield "predsim.local_only", f"false with method {term}, which moves all layers"
+        if model.startswith("resnet"):
+            yield (
+                "predsim.local_only",
+                f"false with {model}, whose shortcuts would learn from nothing",
+            )
+
+
 def without_effect(config: Config, names: Iterable[str]) -> dict[str, str]:
     """Those of `names` that the configuration makes no use of, each with what it is idle with."""
     method, optimizer, schedule = config.method, config.optimizer.name, config.schedule
     used = set(method.split("+"))
     if method in ("tree", "multi_instance"):
         used |= {"out", "multi_head"}
-    idle = {*TERMS, "multi_head"} - used
+    idle = {*TERMS, *RIVALS, "multi_head"} - used
     reasons = own_model.without_effect(config)
     if optimizer != "sgd":
         reasons |= dict.fromkeys(("momentum", "nesterov"), f"optimizer {optimizer}")
     if schedule != "step":
         reasons |= dict.fromkeys(("decay_epochs", "decay_factor"), f"schedule {schedule}")
+    if config.model.drop_block == 0:
+        reasons["model.drop_block_size"] = "model.drop_block 0"
     for name in SCHEMA:
         single_branch = name == "out.masks_per_layer" and "out" not in method.split("+")
-        if name.split(".")[0] in idle or single_branch:
+        shared = used & _SHARED_KEYS.get(name, set())
+        if (name.split(".")[0] in idle and not shared) or single_branch:
             reasons[name] = f"method {method}"
     return {name: reasons[name] for name in names if name in reasons}
 

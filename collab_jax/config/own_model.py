@@ -18,11 +18,18 @@ _OF_OURS = (
     "model.width",
     "model.classifier_width",
     "model.dropout",
+    "model.spatial_dropout",
+    "model.drop_block",
+    "model.drop_block_size",
     "model.dtype",
     "model.norm_groups",
     "kernel.stages",
     "multi_head.rescale",
 )
+_OF_LAYERS = {
+    *("mid", "pull_push", "auxiliary", "self_distillation", "predsim", "hsic", "decov"),
+}
+"""The terms that read features of layers."""
 
 
 def contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -47,6 +54,11 @@ def contradictions(c: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "model.sha256", "empty, or 64 hexadecimal digits"
     if method == "tree":
         yield "method", f"another with {name}: tree splits the stages of our own networks"
+    if not c["model.layers"]:
+        for term in {"auxiliary", "self_distillation", "decov"} & set(method.split("+")):
+            yield "model.layers", f"modules of {name}, whose outputs method {term} takes"
+        if "predsim" in method.split("+") and c["predsim.local_only"]:
+            yield "model.layers", f"modules of {name}, at which the gradient stops"
     if c["model.then"] and not c["model.layers"]:
         yield "model.then", "empty where config.model.layers is empty, as it joins those"
     if "kernel" in method.split("+") and not c["kernel.layers"]:
@@ -63,9 +75,9 @@ def without_effect(config: Config) -> dict[str, str]:
         return {}
     reasons: dict[str, str] = dict.fromkeys(_OF_OURS, f"model {name}")
     terms = set(method.split("+"))
-    if not terms & {"mid", "pull_push"}:
+    if not terms & _OF_LAYERS:
         reasons |= dict.fromkeys(("model.layers", "model.then"), f"method {method}")
-    if "out" not in terms:
+    if not terms & {"out", "r_drop"}:
         reasons["model.split_at"] = f"method {method}"
     return reasons
 

@@ -17,8 +17,9 @@ from collab_jax.config.checks import (
     parse_method,
     typed,
 )
+from collab_jax.config.keys import Key
 from collab_jax.config.own_model import check_file
-from collab_jax.config.schema import OTHER_METHODS, RESUME_FREE_KEYS, SCHEMA, Config, Key
+from collab_jax.config.schema import OTHER_METHODS, RESUME_FREE_KEYS, SCHEMA, Config
 from collab_jax.config.text import as_text, bad_value, shown, unknown_key
 from collab_jax.config.versions import translated
 from collab_jax.errors import UserError
@@ -149,7 +150,7 @@ def _build(values: Mapping[str, Any]) -> Config:
 
 
 def terms(method: str) -> tuple[str, ...]:
-    """The collaborations that a method turns on; none for baseline, tree and multi_instance."""
+    """The terms that a method turns on; none for baseline, tree and multi_instance."""
     canonical = parse_method(method)
     return () if canonical in OTHER_METHODS else tuple(canonical.split("+"))
 

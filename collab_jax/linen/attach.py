@@ -1,7 +1,7 @@
 """A pass through a Linen model that gives the local features of the layers one names."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import flax.linen as nn
 from flax.core import unfreeze
@@ -17,7 +17,7 @@ from collab_jax.isolation.errors import (
     nothing_matches,
 )
 from collab_jax.isolation.selection import Select
-from collab_jax.linen.passes import Isolating, Watching
+from collab_jax.linen.passes import Gradient, Isolating, Watching
 
 __all__ = ["capture"]
 
@@ -33,6 +33,7 @@ def capture(
     feature: Feature | None = None,
     mutable: bool | str | Sequence[str] = ("batch_stats",),
     joint: bool = True,
+    gradient: Gradient = "local",
     **options: Any,
 ) -> Captured:
     """Runs a Linen model and returns its outputs, its local features and its new variables.
@@ -58,6 +59,10 @@ def capture(
       mutable: the collections that the pass updates.
       joint: False runs every layer a second time with stopped inputs instead, for forward-mode and
         higher derivatives.
+      gradient: what a loss on a feature moves. "local": its layer alone. "through": the layer and
+        all before it, as a loss on the output does. "both": each feature is a pair, the local copy
+        first. "local_only": its layer alone, which no loss on the output moves any more: that
+        gradient stops at each layer's output.
       **options: keyword arguments of `model.apply`, such as `train=True`, `rngs` and `method`.
 
     Returns:
@@ -73,14 +78,22 @@ def capture(
     References:
       S. Fang and T. Lin, "Intra-Model Collaborative Learning of Neural Networks", Sec. III-B.
     """
+    if gradient not in get_args(Gradient):
+        raise CaptureError(
+            f"gradient={gradient!r}: expected one of {', '.join(get_args(Gradient))}"
+        )
     if layers is None and (then is not None or feature is not None or not joint):
         raise needs_layers()
+    if layers is None and gradient != "local":
+        raise CaptureError(
+            f"gradient={gradient!r} needs layers: the model sows local copies alone itself"
+        )
     run: Isolating | Watching
     if layers is None:
         run = Watching(LOCAL_FEATURES)
     else:
         follow = None if then is None else Selection(then, "then")
-        run = Isolating(Selection(layers, "layers"), follow, feature, joint)
+        run = Isolating(Selection(layers, "layers"), follow, feature, joint, gradient)
     given = {name: value for name, value in variables.items() if name != _INTERMEDIATES}
     with nn.intercept_methods(run.intercept):
         outputs, updated = model.apply(
@@ -98,9 +111,13 @@ def capture(
             "nn.scan or nn.vmap around it needs variable_axes={'intermediates': 0, ...}"
         )
     _check_complete(run, sown)
+    features: Any
     features, paths = run.calls.collect(lambda path: _at(sown, path)[run.name])
+    if gradient == "both":
+        through, _ = run.calls.collect(lambda path: _at(sown, path)[Isolating.through_name])
+        features = tuple(zip(features, through, strict=True))
     if in_filter(mutable, _INTERMEDIATES):
-        updated[_INTERMEDIATES] = _without(sown, run.name)
+        updated[_INTERMEDIATES] = _without(sown, run.name, Isolating.through_name)
     return Captured(outputs, features, updated, paths)
 
 
@@ -158,12 +175,12 @@ def _paths(variables: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(p for tree in variables.values() for p in inside(tree, "")))
 
 
-def _without(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A tree without the entries of a name and without what is then empty."""
+def _without(tree: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """A tree without the entries of names and without what is then empty."""
     kept = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            value = _without(value, name)
-        if key != name and not (isinstance(value, Mapping) and not value):
+            value = _without(value, *names)
+        if key not in names and not (isinstance(value, Mapping) and not value):
             kept[key] = value
     return kept

@@ -1,7 +1,7 @@
 """What is done at each call of a module while a capturing pass runs."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,13 +9,17 @@ import jax
 from collab_jax.isolation import Calls, CaptureError, Selection, pick
 from collab_jax.isolation.captured import Feature
 from collab_jax.isolation.errors import not_an_array, not_lifted, selected_inside
+from collab_jax.isolation.leaves import apart
 from collab_jax.linen.joint import joint_call
 
-__all__ = ["Isolating", "Watching"]
+__all__ = ["Gradient", "Isolating", "Watching"]
 
 _COLLECTION = "intermediates"
 
 Place = tuple[str, int]
+
+Gradient = Literal["local", "through", "both", "local_only"]
+"""What a loss on a layer's feature moves; see `capture`."""
 
 
 class _Copy(NamedTuple):
@@ -39,16 +43,23 @@ class Isolating:
       joined: the paths of the modules that joined a layer.
       by_method: selected modules that were used by another method, which is named.
       pending: for a copy that is no array, the error if nothing joins it.
-      name: under which local copies are sown.
+      name: under which local copies are sown, or the outputs themselves where those are asked for.
+      through_name: under which the outputs are sown beside the local copies.
     """
 
     name = "collab_local_copy"
+    through_name = "collab_output"
 
     def __init__(
-        self, layers: Selection, then: Selection | None, feature: Feature | None, joint: bool
+        self,
+        layers: Selection,
+        then: Selection | None,
+        feature: Feature | None,
+        joint: bool,
+        gradient: Gradient,
     ) -> None:
         self.layers, self.then = layers, then
-        self._feature, self._joint = feature, joint
+        self._feature, self._joint, self._gradient = feature, joint, gradient
         self.calls = Calls()
         self.noted: set[Place] = set()
         self.called: dict[str, nn.Module] = {}
@@ -84,7 +95,7 @@ class Isolating:
             if self._inside[-1] != path:
                 raise selected_inside(self.layers, path, self._inside[-1])
             return next_call(*args, **kwargs)
-        return self._isolate(path, module, args, kwargs, followed)
+        return self._isolate(path, module, next_call, args, kwargs, followed)
 
     def _followed(
         self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -103,6 +114,7 @@ class Isolating:
         self,
         path: str,
         module: nn.Module,
+        next_call: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         followed: Mapping[int, _Copy],
@@ -115,10 +127,16 @@ class Isolating:
             finally:
                 self._inside.pop()
 
-        local_inputs = {number: copy.local for number, copy in followed.items()}
-        h, h_local = joint_call(
-            module, args, kwargs, joint=self._joint, local_inputs=local_inputs, within=within
-        )
+        if self._gradient == "through":
+            h = h_local = within(lambda: next_call(*args, **kwargs))
+        else:
+            local_inputs = {number: copy.local for number, copy in followed.items()}
+            h, h_local = joint_call(
+                module, args, kwargs, joint=self._joint, local_inputs=local_inputs, within=within
+            )
+        if self._gradient == "local_only":
+            arrays, restore = apart(h)
+            h = restore([jax.lax.stop_gradient(array) for array in arrays])
         if followed:
             self.joined.add(path)
             for copy in followed.values():
@@ -127,6 +145,8 @@ class Isolating:
         else:
             self.selected.add(path)
         place = self._sow(path, module, h_local)
+        if self._gradient == "both" and place in self.noted:
+            module.sow(_COLLECTION, self.through_name, pick(path, module, h, self._feature))
         if self.then is not None:
             pairs = zip(jax.tree.leaves(h), jax.tree.leaves(h_local), strict=True)
             self._copies.update((id(array), _Copy(array, local, place)) for array, local in pairs)

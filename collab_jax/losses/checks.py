@@ -6,7 +6,15 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, ScalarLike
 
-__all__ = ["as_float", "as_probabilities", "as_scalar", "as_temperature", "cast", "one_hot"]
+__all__ = [
+    "as_float",
+    "as_label_vectors",
+    "as_probabilities",
+    "as_scalar",
+    "as_temperature",
+    "cast",
+    "one_hot",
+]
 
 
 def cast(x: ArrayLike, dtype: DTypeLike) -> Array:
@@ -39,6 +47,31 @@ def as_probabilities(y: ArrayLike, logits: Array) -> Array:
     raise ValueError(
         f"y must be integer labels of shape {logits.shape[:-1]} or probabilities of shape "
         f"{logits.shape}, got {dtype} of shape {shape}"
+    )
+
+
+def as_label_vectors(
+    y: ArrayLike, num_classes: int | None, batch: tuple[int, ...], result_dtype: DTypeLike
+) -> Array:
+    """Labels as probabilities (batch, classes)."""
+    dtype, shape = jnp.result_type(y), jnp.shape(y)
+    if jnp.issubdtype(dtype, jnp.integer) and shape == batch:
+        if num_classes is None or num_classes < 1:
+            raise ValueError(
+                f"num_classes must be given, at least 1, for integer y of shape {shape}, "
+                f"got {num_classes}"
+            )
+        return one_hot(y, num_classes, result_dtype)
+    if jnp.issubdtype(dtype, jnp.floating) and len(shape) == 2 and shape[:1] == batch:
+        if num_classes not in (None, shape[1]):
+            raise ValueError(
+                f"num_classes must be None or {shape[1]} for probabilities y of shape {shape}, "
+                f"got {num_classes}"
+            )
+        return cast(y, result_dtype)
+    raise ValueError(
+        f"y must be integer labels of shape {batch} or probabilities of shape "
+        f"({', '.join(map(str, batch))}, classes), got {dtype} of shape {shape}"
     )
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, ArrayLike, Float, Integer, ScalarLike
 from collab_jax.losses.checks import as_float, as_probabilities, as_scalar
 from collab_jax.losses.cross_entropy import distillation_loss, hard_loss, soften, weigh
 
-__all__ = ["collaborative_loss", "consensus"]
+__all__ = ["as_branches", "collaborative_loss", "consensus"]
 
 
 def consensus(
@@ -44,7 +44,7 @@ def consensus(
       G. Song and W. Chai, "Collaborative Learning for Deep Neural Networks", 2018.
       Fang and Lin, "Intra-Model Collaborative Learning of Neural Networks", Eq. 2.
     """
-    logits = _as_branches(logits)
+    logits = as_branches(logits)
     # The sum of all branches minus one's own would cancel: with logits of 1e4 it loses the others.
     nothing = lax.full_like(logits[:1], 0)
     before = jnp.concatenate([nothing, lax.cumsum(logits[:-1], axis=0)])
@@ -96,7 +96,7 @@ def collaborative_loss(
       G. Song and W. Chai, "Collaborative Learning for Deep Neural Networks", 2018.
       Fang and Lin, "Intra-Model Collaborative Learning of Neural Networks", Eq. 3 and 4.
     """
-    logits = _as_branches(logits)
+    logits = as_branches(logits)
     labels = as_probabilities(y, logits[0])
     hard = hard_loss(logits, jnp.broadcast_to(labels, logits.shape))
     targets = consensus(logits, temperature=temperature, stop_gradient=stop_gradient)
@@ -105,7 +105,7 @@ def collaborative_loss(
     return jnp.mean(weigh(alpha, "alpha", hard) + weigh(1 - alpha, "alpha", soft), axis=0)
 
 
-def _as_branches(logits: ArrayLike) -> Array:
+def as_branches(logits: ArrayLike) -> Array:
     logits = as_float(logits)
     if logits.ndim < 3 or len(logits) < 2 or logits.shape[-1] == 0:
         raise ValueError(

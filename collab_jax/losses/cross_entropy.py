@@ -6,7 +6,15 @@ from jaxtyping import Array, ArrayLike, Float, Integer, ScalarLike
 
 from collab_jax.losses.checks import as_float, as_probabilities, as_scalar, as_temperature, cast
 
-__all__ = ["distillation_loss", "hard_loss", "soft_loss", "soften", "weigh"]
+__all__ = [
+    "distillation_loss",
+    "hard_loss",
+    "shift",
+    "soft_loss",
+    "soften",
+    "sum_of_weights",
+    "weigh",
+]
 
 
 def hard_loss(
@@ -86,9 +94,9 @@ def soft_loss(
 
 
 def soften(logits: Array, temperature: ScalarLike, stop_gradient: bool) -> Array:
-    shifted, possible = _shift(logits, temperature)
+    shifted, possible = shift(logits, temperature)
     weights = jnp.where(possible, jnp.exp(shifted), 0)
-    targets = weights / _sum_of_weights(weights)
+    targets = weights / sum_of_weights(weights)
     return lax.stop_gradient(targets) if stop_gradient else targets
 
 
@@ -106,9 +114,9 @@ def weigh(weight: ScalarLike, name: str, loss: Array) -> Array:
 
 
 def _cross_entropy(logits: Array, targets: Array, temperature: ScalarLike) -> Array:
-    shifted, possible = _shift(logits, temperature)
+    shifted, possible = shift(logits, temperature)
     weights = jnp.where(possible, jnp.exp(shifted), 0)
-    log_prediction = shifted - jnp.log(_sum_of_weights(weights))
+    log_prediction = shifted - jnp.log(sum_of_weights(weights))
     # 0 log 0 is 0, p log 0 infinite, and neither has a gradient. Where no class is possible,
     # nothing is predicted and nothing lost.
     expected = lax.stop_gradient(targets)
@@ -117,7 +125,7 @@ def _cross_entropy(logits: Array, targets: Array, temperature: ScalarLike) -> Ar
     return -jnp.sum(jnp.where(possible, targets * log_prediction, impossible), axis=-1)
 
 
-def _shift(logits: Array, temperature: ScalarLike) -> tuple[Array, Array]:
+def shift(logits: Array, temperature: ScalarLike) -> tuple[Array, Array]:
     """Logits over T less their maximum, and which classes are possible; 0 for those that are not.
 
     No infinity is left for a derivative to multiply.
@@ -128,7 +136,7 @@ def _shift(logits: Array, temperature: ScalarLike) -> tuple[Array, Array]:
     return jnp.where(possible, logits - highest, 0) / temperature, possible
 
 
-def _sum_of_weights(weights: Array) -> Array:
+def sum_of_weights(weights: Array) -> Array:
     total = jnp.sum(weights, axis=-1, keepdims=True)
     return jnp.where(total == 0, 1, total)  # no class at all is possible
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Integer, Real, ScalarLike
 
-from collab_jax.losses.checks import cast, one_hot
+from collab_jax.losses.checks import as_label_vectors, cast
 from collab_jax.losses.cosines import Center, frobenius_norm
 from collab_jax.losses.similarity import Examples, Representation, similarities
 
@@ -82,7 +82,7 @@ def pull_push_loss(
                 f"got shape {jnp.shape(feature)}"
             )
     to_input = similarities(inputs, "inputs", input_representation or representation, center)
-    labels = _as_label_vectors(y, num_classes, batch, to_input.dtype)
+    labels = as_label_vectors(y, num_classes, batch, to_input.dtype)
     to_label = similarities(labels, "y", "flatten", center)
 
     own = [
@@ -96,30 +96,6 @@ def pull_push_loss(
     pull = _as_layer_weights(pull, "pull", layers, label_distance.dtype)
     push = _as_layer_weights(push, "push", layers, input_distance.dtype)
     return pull * label_distance - push * input_distance
-
-
-def _as_label_vectors(
-    y: ArrayLike, num_classes: int | None, batch: tuple[int, ...], result_dtype: DTypeLike
-) -> Array:
-    dtype, shape = jnp.result_type(y), jnp.shape(y)
-    if jnp.issubdtype(dtype, jnp.integer) and shape == batch:
-        if num_classes is None or num_classes < 1:
-            raise ValueError(
-                f"num_classes must be given, at least 1, for integer y of shape {shape}, "
-                f"got {num_classes}"
-            )
-        return one_hot(y, num_classes, result_dtype)
-    if jnp.issubdtype(dtype, jnp.floating) and len(shape) == 2 and shape[:1] == batch:
-        if num_classes not in (None, shape[1]):
-            raise ValueError(
-                f"num_classes must be None or {shape[1]} for probabilities y of shape {shape}, "
-                f"got {num_classes}"
-            )
-        return cast(y, result_dtype)
-    raise ValueError(
-        f"y must be integer labels of shape {batch} or probabilities of shape "
-        f"({', '.join(map(str, batch))}, classes), got {dtype} of shape {shape}"
-    )
 
 
 def _as_layer_weights(

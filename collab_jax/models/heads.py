@@ -11,7 +11,7 @@ from collab_jax.models.convolution import conv_general_dilated
 from collab_jax.models.initial import of_inputs
 from collab_jax.models.pooling import covering_average_pool, covering_max_pool
 
-__all__ = ["LocalHeads", "Projections"]
+__all__ = ["Chosen", "LocalHeads", "Pair", "Projections"]
 
 
 class LocalHeads(nn.Module):
@@ -97,8 +97,70 @@ class Projections(nn.Module):
         )
 
 
+class Chosen(nn.Module):
+    """Heads of some layers alone.
+
+    Attributes:
+      heads: a module of heads.
+      layers: numbers of the layers, counted from 0; empty: those behind which the map shrinks, or
+        all where none does.
+    """
+
+    heads: nn.Module
+    layers: tuple[int, ...] = ()
+
+    def __call__(self, features: Sequence[Float[ArrayLike, "batch ... _"]]) -> Any:
+        """What the heads give of the chosen layers' features.
+
+        Raises:
+          ValueError: if a layer is not there.
+        """
+        return self.heads(_chosen(features, self.layers))
+
+
+class Hints(nn.Module):
+    """Vectors of some layers, as wide as the last layer: pixels' mean, then a linear layer.
+
+    Attributes:
+      layers: numbers of the layers, as in `Chosen`.
+    """
+
+    layers: tuple[int, ...] = ()
+
+    @nn.compact
+    def __call__(
+        self, features: Sequence[Float[ArrayLike, "batch ... _"]]
+    ) -> Float[Array, "layers batch width"]:
+        """Maps N layers' features to the chosen ones' vectors; errors as those of `Chosen`."""
+        width, vectors = jnp.shape(features[-1])[-1], []
+        for number, x in enumerate(as_maps(_chosen(features, self.layers)), start=1):
+            init = of_inputs(x.shape[-1])
+            dense = nn.Dense(width, kernel_init=init, bias_init=init, name=f"layer{number}")
+            vectors.append(dense(x.mean(axis=(1, 2))))
+        return jnp.stack(vectors)
+
+
+class Pair(nn.Module):
+    """Two kinds of heads on the same features: what the first gives and what the second gives."""
+
+    first: nn.Module
+    second: nn.Module
+
+    def __call__(self, features: Sequence[Float[ArrayLike, "batch ... _"]]) -> tuple[Any, Any]:
+        return self.first(features), self.second(features)
+
+
 def _convolution(filters: int, size: int, channels: int, dtype: Any, name: str) -> nn.Conv:
     return nn.Conv(filters, (size, size), name=name, **convolution_options(size, channels, dtype))
+
+
+def _chosen(features: Sequence[Any], layers: tuple[int, ...]) -> list[Any]:
+    sizes = [x.shape[1:3] for x in as_maps(features)]
+    ends = [i for i in range(len(sizes) - 1) if sizes[i + 1] != sizes[i]]
+    numbers = layers or ends or range(len(sizes))
+    if max(numbers) >= len(sizes):
+        raise ValueError(f"layers: {layers} given; expected numbers below {len(sizes)}")
+    return [features[i] for i in numbers]
 
 
 def convolution_options(size: int, channels: int, dtype: Any) -> dict[str, Any]:

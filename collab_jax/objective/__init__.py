@@ -15,16 +15,30 @@ a batch, and call it inside your own `value_and_grad`:
 """
 
 from collab_jax.objective.outputs import Outputs
+from collab_jax.objective.rivals import (
+    HSIC,
+    Auxiliary,
+    DeCov,
+    PredSim,
+    RDrop,
+    SelfDistillation,
+)
 from collab_jax.objective.table import Objective, Term
 from collab_jax.objective.terms import CrossEntropy, Kernel, Mid, Out, PullPush
 
 __all__ = [
+    "HSIC",
+    "Auxiliary",
     "CrossEntropy",
+    "DeCov",
     "Kernel",
     "Mid",
     "Objective",
     "Out",
     "Outputs",
+    "PredSim",
     "PullPush",
+    "RDrop",
+    "SelfDistillation",
     "Term",
 ]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -25,6 +26,8 @@ class Outputs:
       heads: parameters of the training-only parts, by term.
       weights: (B, ...), what each example or token counts in the means, such as 0 for padding;
         None: all the same. L_pull-push compares whole examples and takes no weights.
+      through: the same layers' outputs, whose gradient passes through the network, if any term
+        reads them.
     """
 
     logits: Float[Array, "*branches_batch classes"]
@@ -34,6 +37,7 @@ class Outputs:
     params: Mapping[str, Any] = flax.struct.field(default_factory=dict)
     heads: Mapping[str, Any] = flax.struct.field(default_factory=dict)
     weights: Array | None = None
+    through: tuple[Array, ...] = ()
 
     @classmethod
     def of_parameters(cls, params: Mapping[str, Any]) -> "Outputs":
@@ -77,13 +81,16 @@ class Outputs:
                 raise ValueError(f"{name}: shape {x.shape}; expected {tokens} first, as the labels")
             return x.reshape(-1, *x.shape[len(tokens) :])
 
-        named = enumerate(self.features)
+        def each(name: str, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+            return tuple(flat(f"{name}[{index}]", x) for index, x in enumerate(arrays))
+
         return replace(
             self,
             logits=branches.reshape(len(branches), -1, branches.shape[-1]),
             labels=flat("labels", self.labels),
             inputs=None if self.inputs is None else flat("inputs", jnp.asarray(self.inputs)),
-            features=tuple(flat(f"features[{index}]", feature) for index, feature in named),
+            features=each("features", self.features),
+            through=each("through", self.through),
             weights=None if self.weights is None else flat("weights", self.weights),
         )
 
@@ -100,6 +107,11 @@ class Outputs:
                 "Objective.init makes"
             )
         return self.heads[name]
+
+    def head(self, term: Any, features: tuple[Array, ...]) -> Any:
+        """What a term's head gives of features."""
+        with jax.named_scope("heads"):
+            return term.head.apply({"params": self.head_of(term.name)}, features)
 
     def mean(self, values: Float[Array, "batch *tokens"]) -> Float[Array, ""]:
         """The mean over examples and tokens, each counted by its weight.

@@ -23,18 +23,19 @@ def repeat(tree: Any, runs: int) -> Any:
     return jax.tree.map(lambda x: jnp.tile(x, (runs, *[1] * (x.ndim - 1))), tree)
 
 
-def to_branches(logits: Array, runs: int) -> Array:
-    """Logits (H * B, ..., m) to (H, B, ..., m).
+def to_branches(logits: Array, runs: int, batch: int) -> Array:
+    """Logits (H * B, ..., m) or (K, H * B, ..., m) to (H, B, ..., m) or (K * H, B, ..., m).
 
     Raises:
-      ValueError: if their first axis is no multiple of H.
+      ValueError: if neither axis is H * B long.
     """
-    if logits.shape[0] % runs:
+    axis = 0 if logits.shape[0] == runs * batch else 1
+    if logits.shape[axis : axis + 1] != (runs * batch,):
         raise ValueError(
-            f"logits: shape {logits.shape} of examples repeated {runs} times; expected the batch "
-            f"first, a multiple of {runs}"
+            f"logits: shape {logits.shape} of {batch} examples repeated {runs} times; expected an "
+            f"axis of {runs * batch} first, or behind one of branches"
         )
-    return logits.reshape(runs, -1, *logits.shape[1:])
+    return logits.reshape(-1, batch, *logits.shape[axis + 1 :])
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -16,7 +16,9 @@ from collab_jax import linen
 from collab_jax.isolation.captured import Feature
 from collab_jax.isolation.leaves import is_array, structure
 from collab_jax.isolation.selection import Select
+from collab_jax.linen.passes import Gradient
 from collab_jax.models import init_variables, split_branches
+from collab_jax.objective.dropping import Drop, dropped_behind
 from collab_jax.objective.outputs import Outputs
 from collab_jax.objective.repeat import repeat, repeated_behind, to_branches
 
@@ -32,11 +34,19 @@ class Term:
       weight: a number, or an optax schedule of the step.
       of_parameters: whether `value` reads `outputs.params` alone, so that it need not be computed
         for each part of a batch.
+      reads_through: whether it reads `outputs.through`, the layers' outputs whose gradient passes
+        through the network, in place of local features.
     """
 
     name: str
     weight: float | optax.Schedule = 1.0
     of_parameters: ClassVar[bool] = False
+    reads_through: ClassVar[bool] = False
+
+    @property
+    def stops_layers(self) -> bool:
+        """Whether the gradient of the outputs stops at each layer, which this term alone moves."""
+        return False
 
     @property
     def head(self) -> nn.Module | None:
@@ -46,7 +56,7 @@ class Term:
     @property
     def reads_features(self) -> bool:
         """Whether the pass must capture local features."""
-        return self.head is not None
+        return self.head is not None and not self.reads_through
 
     def value(self, outputs: Outputs) -> Float[Array, ""]:
         """The term's unweighted value."""
@@ -73,12 +83,16 @@ class Objective:
       split_at: the module behind which the examples are repeated, a selection as `layers`: what
         comes before it runs once. None: they are repeated at the network's input.
       options: keyword arguments of every training pass, such as `train=True`.
+      drop: what the outputs of layers lose in training, such as blocks of their maps: a function of
+        a key and an array.
+      drop_at: behind which modules, a selection as `layers`.
       branch: the network to its training form with several heads, initialised and applied like a
         module, for methods that train copies of its parts; the copies' parameters are
         `heads["branches"]`.
 
     Raises:
-      ValueError: if two terms share a name, or `split_at` stands without `runs`.
+      ValueError: if two terms share a name, `split_at` stands without `runs`, `drop` and `drop_at`
+        without each other, or a term reads a gradient that another one stops.
     """
 
     terms: Sequence[Term]
@@ -90,6 +104,8 @@ class Objective:
     runs: int = 1
     split_at: Select | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    drop: Drop | None = None
+    drop_at: Select | None = None
     branch: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
@@ -99,11 +115,28 @@ class Objective:
             raise ValueError(f"terms: names {', '.join(names)}; expected each of them once")
         if self.runs < 1 or (self.runs == 1 and self.split_at is not None):
             raise ValueError(f"runs: {self.runs} given; expected 2 or more, or 1 without split_at")
+        if (self.drop is None) != (self.drop_at is None):
+            raise ValueError("drop, drop_at: one given; expected both or neither")
+        through = [term.name for term in self.terms if term.reads_through]
+        if through and self.gradient == "local_only":
+            raise ValueError(
+                f"terms: {', '.join(through)} beside one that stops the gradient at each layer; "
+                "expected no term whose gradient passes through the network"
+            )
 
     @property
     def captures(self) -> bool:
-        """Whether a pass captures local features."""
-        return any(term.reads_features for term in self.terms)
+        """Whether a pass captures features of layers."""
+        return any(term.reads_features or term.reads_through for term in self.terms)
+
+    @property
+    def gradient(self) -> Gradient:
+        """What a loss on a captured feature moves, as in `linen.capture`."""
+        if any(term.stops_layers for term in self.terms):
+            return "local_only"
+        if not any(term.reads_through for term in self.terms):
+            return "local"
+        return "both" if any(term.reads_features for term in self.terms) else "through"
 
     def init(
         self,
@@ -143,11 +176,12 @@ class Objective:
                 variables,
                 inputs,
             )
+            shapes = next(iter(features.values()))
             if self.tokens:
-                features = jax.eval_shape(
-                    lambda features: [x.reshape(-1, x.shape[-1]) for x in features], features
+                shapes = jax.eval_shape(
+                    lambda features: [x.reshape(-1, x.shape[-1]) for x in features], shapes
                 )
-            heads.update(self.init_heads(key, features))
+            heads.update(self.init_heads(key, shapes))
         return heads
 
     def init_heads(self, key: PRNGKeyArray, features: Sequence[Any]) -> dict[str, Any]:
@@ -193,8 +227,15 @@ class Objective:
           The outputs for the terms, and the updated collections.
         """
         logits, features, updated = self._pass(model, variables, heads, inputs, mutable, options)
-        first = inputs[0] if isinstance(inputs, tuple) else inputs
-        outputs = Outputs(logits, labels, first, features, variables["params"], heads, weights)
+        outputs = Outputs(
+            logits,
+            labels,
+            inputs[0] if isinstance(inputs, tuple) else inputs,
+            params=variables["params"],
+            heads=heads,
+            weights=weights,
+            **features,
+        )
         return (outputs.per_token() if self.tokens else outputs), updated
 
     def _pass(
@@ -205,7 +246,7 @@ class Objective:
         inputs: Any,
         mutable: Sequence[str],
         options: Mapping[str, Any],
-    ) -> tuple[Array, tuple[Array, ...], dict[str, Any]]:
+    ) -> tuple[Array, dict[str, tuple[Array, ...]], dict[str, Any]]:
         arguments = inputs if isinstance(inputs, tuple) else (inputs,)
         batch = arguments[0].shape[0]
         if self.runs > 1 and self.split_at is None:
@@ -215,7 +256,11 @@ class Objective:
             model = self.branch(model)
             params = {**variables["params"], **heads["branches"]}
             variables = {**variables, "params": params}
-        with nullcontext() if self.split_at is None else repeated_behind(self.split_at, self.runs):
+        with ExitStack() as attached:
+            if self.split_at is not None:
+                attached.enter_context(repeated_behind(self.split_at, self.runs))
+            if self.drop is not None and self.drop_at is not None:
+                attached.enter_context(dropped_behind(self.drop_at, self.drop))
             returned, features, updated = self._run(model, variables, arguments, mutable, options)
         logits = returned if self.logits is None else self.logits(returned)
         if not is_array(logits):
@@ -224,8 +269,8 @@ class Objective:
                 "array, or logits=lambda outputs: and the array of it, such as outputs[0]"
             )
         if self.runs > 1:
-            logits = to_branches(logits, self.runs)
-            features = tuple(feature[:batch] for feature in features)
+            logits = to_branches(logits, self.runs, batch)
+            features = jax.tree.map(lambda feature: feature[:batch], features)
         if self.branch is not None:
             # Copies never run in inference, so that nothing needs their running statistics.
             updated = {name: split_branches(tree)[0] for name, tree in updated.items()}
@@ -238,10 +283,10 @@ class Objective:
         arguments: tuple[Any, ...],
         mutable: Sequence[str],
         options: Mapping[str, Any],
-    ) -> tuple[Any, tuple[Array, ...], Any]:
+    ) -> tuple[Any, dict[str, tuple[Array, ...]], Any]:
         if not self.captures:
             logits, updated = model.apply(variables, *arguments, mutable=[*mutable], **options)
-            return logits, (), updated
+            return logits, {}, updated
         captured = linen.capture(
             model,
             variables,
@@ -250,9 +295,16 @@ class Objective:
             then=self.then,
             feature=self.feature,
             mutable=mutable,
+            gradient=self.gradient,
             **options,
         )
-        return captured.outputs, captured.features, captured.variables
+        found: dict[str, Any] = {"features": captured.features}
+        if self.gradient == "through":
+            found = {"through": captured.features}
+        elif self.gradient == "both":
+            local, through = zip(*captured.features, strict=True)
+            found = {"features": local, "through": through}
+        return captured.outputs, found, captured.variables
 
     def __call__(
         self, outputs: Outputs, step: Array | int = 0

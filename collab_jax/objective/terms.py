@@ -93,9 +93,7 @@ class Mid(Term):
         return self.heads or LocalHeads(self.num_classes)
 
     def value(self, outputs: Outputs) -> Float[Array, ""]:
-        with jax.named_scope("heads"):
-            variables = {"params": outputs.head_of(self.name)}
-            local_logits: Any = self.head.apply(variables, outputs.features)
+        local_logits: Any = outputs.head(self, outputs.features)
         if local_logits.shape[1:-1] != outputs.branches.shape[1:-1]:
             raise ValueError(
                 f"heads of {self.name!r}: local logits of shape {local_logits.shape} with labels "
@@ -149,9 +147,7 @@ class PullPush(Term):
         return self.projections or Projections()
 
     def value(self, outputs: Outputs) -> Float[Array, ""]:
-        with jax.named_scope("heads"):
-            variables = {"params": outputs.head_of(self.name)}
-            projected: Any = self.head.apply(variables, outputs.features)
+        projected: Any = outputs.head(self, outputs.features)
         layers = len(outputs.features)
         return losses.pull_push_loss(
             projected,

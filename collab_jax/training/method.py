@@ -15,7 +15,9 @@ from collab_jax.files.functions import is_own
 from collab_jax.models import LocalHeads, Network, Projections, branched, stage_kernels
 from collab_jax.models.instances import Instances
 from collab_jax.objective import CrossEntropy, Kernel, Mid, Objective, Out, PullPush, Term
+from collab_jax.training.dropping import dropping
 from collab_jax.training.own_model import globs, selected_kernels
+from collab_jax.training.rivals import rival_terms
 
 __all__ = ["create_objective"]
 
@@ -47,6 +49,15 @@ def create_objective(
             return settings.weight
         return optax.linear_schedule(0.0, settings.weight, ramp_steps)
 
+    heads = LocalHeads(
+        num_classes, _scaled(config.mid.head_width, config), config.mid.head_pool, dtype
+    )
+    projections = Projections(
+        _scaled(config.pull_push.projection_width, config),
+        config.pull_push.projection_kernel,
+        config.pull_push.projection_pool,
+        dtype,
+    )
     out = partial(
         Out,
         temperature=config.out.temperature,
@@ -74,9 +85,7 @@ def create_objective(
                 output_view=config.mid.output_view,
                 scale_by_t2=config.mid.scale_by_t2,
                 stop_gradient=config.mid.stop_gradient,
-                heads=LocalHeads(
-                    num_classes, _scaled(config.mid.head_width, config), config.mid.head_pool, dtype
-                ),
+                heads=heads,
             )
         )
     if "pull_push" in enabled:
@@ -89,12 +98,7 @@ def create_objective(
                 representation=settings.representation,
                 input_representation=None if of_inputs == "same" else of_inputs,
                 center=settings.center,
-                projections=Projections(
-                    _scaled(settings.projection_width, config),
-                    settings.projection_kernel,
-                    settings.projection_pool,
-                    dtype,
-                ),
+                projections=projections,
             )
         )
     if "kernel" in enabled:
@@ -104,16 +108,26 @@ def create_objective(
             else partial(_last_stages, stages=config.kernel.stages)
         )
         table.append(Kernel(weight=weight(config.kernel), kernels=kernels))
+    table += rival_terms(config, num_classes, heads, projections)
     masks = config.out.masks_per_layer if "out" in enabled else 1
+    # R-Drop compares the branches of out where there are some, and else those of two passes.
+    passes = 2 if "r_drop" in enabled and masks == 1 else 1
     if not own:
-        options = {"train": True, "masks_per_layer": masks}
-        return Objective(table, layers=model.layers, options=options, branch=branch)
+        return Objective(
+            table,
+            layers=model.layers,
+            runs=passes,
+            options={"train": True, "masks_per_layer": masks},
+            branch=branch,
+            **dropping(config, model),
+        )
+    runs = masks**2 * passes
     return Objective(
         table,
         layers=globs(config.model.layers),
         then=globs(config.model.then),
-        runs=masks**2,
-        split_at=globs(config.model.split_at) if masks > 1 else None,
+        runs=runs,
+        split_at=globs(config.model.split_at) if runs > 1 else None,
         options={"train": True},
         branch=branch,
     )

@@ -76,7 +76,8 @@ def check_own(config: Config, model: nn.Module, objective: Objective, info: Data
 
     Raises:
       UserError: if a pass fails, the logits are not (B, m), a selection misses, the network has
-        state that training would lose, or method out has no dropout to tell its branches apart.
+        state that training would lose, or method out or r_drop has no dropout to tell its
+        branches apart.
     """
     name = config.model.name
     images = jax.ShapeDtypeStruct((2, *info.image_shape), jnp.float32)
@@ -94,17 +95,15 @@ def check_own(config: Config, model: nn.Module, objective: Objective, info: Data
         outputs, _ = objective.forward(model, variables, heads, images, labels, rngs=rngs)
         return outputs.logits, objective(outputs)
 
-    def branches(variables: Any, images: Any, labels: Any) -> Any:
-        return objective.forward(model, variables, {}, images, labels, rngs={})[0].logits
-
     try:
         variables = jax.eval_shape(init, images)
         _check_collections(name, variables, config.method)
         variables = {**variables, "batch_stats": variables.get("batch_stats", {})}
         _check_logits(name, jax.eval_shape(infer, variables, images), info.num_classes)
         jax.eval_shape(train, variables, images, labels, rngs)
-        draws = "out" not in config.method.split("+") or _draws(
-            lambda: jax.eval_shape(branches, variables, images, labels)
+        branching = [term for term in ("out", "r_drop") if term in config.method.split("+")]
+        draws = not branching or _draws(
+            lambda: jax.eval_shape(train, variables, images, labels, {})
         )
     except UserError:
         raise
@@ -123,7 +122,8 @@ def check_own(config: Config, model: nn.Module, objective: Objective, info: Data
     if not draws:
         raise UserError(
             f"config.method = {config.method!r}: expected a model with dropout, by which the "
-            f"branches of out differ; {name} draws no random numbers in training"
+            f"branches of {' and '.join(branching)} differ; {name} draws no random numbers in "
+            "training"
         )
 
 

@@ -13,6 +13,7 @@ from collab_jax.models import create_model
 from collab_jax.models.registry import MODELS
 
 TERMS = ("out", "mid", "pull_push", "kernel")
+RIVALS = ("auxiliary", "self_distillation", "predsim", "r_drop", "hsic", "decov")
 
 
 def refused(call, *arguments, **keywords) -> str:
@@ -37,6 +38,16 @@ def test_terms_in_any_order_give_the_canonical_method(count):
         assert method == "+".join(sorted(chosen, key=TERMS.index))
 
 
+def test_rivals_follow_the_collaborations_in_a_canonical_order():
+    assert config_lib.RIVALS == RIVALS
+    for first, second in itertools.permutations((*TERMS, *RIVALS), 2):
+        method = config_lib.parse_method(f"{first}+{second}")
+        order = (*TERMS, *RIVALS)
+        assert config_lib.terms(method) == tuple(sorted((first, second), key=order.index))
+    for key in ("auxiliary.weight", "predsim.local_only", "model.drop_block"):
+        assert f"\n{key}=" in "\n" + config_lib.list_keys()
+
+
 def test_methods_that_stand_alone():
     for method in ("baseline", "tree", "multi_instance"):
         assert config_lib.parse_method(method) == method
@@ -51,6 +62,11 @@ def test_methods_that_stand_alone():
         ("mdi", ["'mdi'", "did you mean mid"]),
         ("out+pull-push", ["'pull-push'", "did you mean pull_push"]),
         ("Baseline", ["did you mean baseline"]),
+        ("auxillary", ["'auxillary'", "did you mean auxiliary"]),
+        ("R-Drop", ["'R-Drop'", "did you mean r_drop"]),
+        ("out+predsin", ["'predsin'", "did you mean predsim"]),
+        ("decov+decov", ["decov is given twice"]),
+        ("tree+r_drop", ["tree stands alone"]),
         ("baseline+out", ["baseline stands alone"]),
         ("", ["''", "expected"]),
         ("out+", ["''", "expected"]),
@@ -121,6 +137,19 @@ def test_wrong_types_are_refused(key, value):
         ("tree", {"multi_head__split_stages": (3, 5)}, "multi_head.split_stages"),
         ("tree", {"multi_head__split_stages": (4, 3)}, "multi_head.split_stages"),
         ("multi_instance", {"multi_head__split_stages": (3,)}, "multi_head.split_stages"),
+        ("r_drop", {"model__dropout": 0}, "model.dropout"),
+        ("hsic", {"batch_size": 1}, "batch_size"),
+        ("decov", {"batch_size": 2, "micro_batches": 2}, "batch_size"),
+        ("auxiliary", {"auxiliary__layers": (3, 1)}, "auxiliary.layers"),
+        ("auxiliary", {"auxiliary__layers": (13,)}, "auxiliary.layers"),
+        ("self_distillation", {"self_distillation__layers": (1, 1)}, "self_distillation.layers"),
+        ("predsim+auxiliary", {"predsim__local_only": True}, "predsim.local_only"),
+        ("predsim+decov", {"predsim__local_only": True}, "predsim.local_only"),
+        (
+            "predsim",
+            {"predsim__local_only": True, "model__name": "resnet18"},
+            "predsim.local_only",
+        ),
     ],
 )
 def test_contradictions_are_refused_where_each_value_alone_is_fine(method, values, key):
@@ -138,6 +167,9 @@ def test_contradictions_are_refused_where_each_value_alone_is_fine(method, value
         ("baseline", {"data__validation": 1.0}),
         ("baseline", {"data__train_examples": 128}),
         ("tree", {"multi_head__split_stages": (2, 4)}),
+        ("r_drop", {"model__dropout": 0, "model__drop_block": 0.1}),
+        ("auxiliary", {"auxiliary__layers": (0, 12)}),
+        ("mid+predsim", {"predsim__local_only": True}),
         ("tree", {"multi_head__heads": 2, "multi_head__split_stages": (4,)}),
         ("multi_instance", {"multi_head__heads": 3}),
         ("baseline", {"checkpoint__every_epochs": 0, "checkpoint__every_steps": 10}),
@@ -192,6 +224,21 @@ def test_without_effect_finds_options_of_terms_that_are_off():
     assert find("baseline") == keys[1:]
 
 
+def test_rivals_use_the_keys_of_heads_that_they_share():
+    keys = ["mid.head_width", "mid.beta", "pull_push.projection_pool", "model.drop_block_size"]
+
+    def idle(method, **values):
+        return set(config_lib.without_effect(config_lib.parse(changed(method, **values)), keys))
+
+    assert idle("baseline") == set(keys)
+    assert idle("auxiliary") == set(keys) - {"mid.head_width"}
+    assert idle("predsim") == {"mid.beta", "model.drop_block_size"}
+    assert idle("baseline", model__drop_block=0.1) == set(keys) - {"model.drop_block_size"}
+    assert config_lib.without_effect(config_lib.Config(), ["hsic.beta"]) == {
+        "hsic.beta": "method baseline"
+    }
+
+
 def test_without_effect_finds_what_other_optimizers_and_schedules_leave_out():
     keys = ["momentum", "nesterov", "decay_epochs", "decay_factor", "weight_decay"]
     config = config_lib.parse(changed(optimizer__name="lion", schedule="cosine"))
@@ -239,6 +286,12 @@ def test_the_networks_are_those_of_the_models_with_as_many_stages():
     assert set(config_lib.MODEL_STAGES) == set(MODELS)
     for name, stages in config_lib.MODEL_STAGES.items():
         assert len(create_model(name, 10).stages) == stages
+    assert config_lib.MODEL_LAYERS == {
+        "vgg16": 13,
+        "resnet18": 1 + 2 * 8,
+        "resnet32": 1 + 2 * 15,
+        "resnet101": 1 + 3 * 33,
+    }
 
 
 OWN = {"model__name": "net.py:make"}
@@ -257,6 +310,13 @@ OWN = {"model__name": "net.py:make"}
         ("mid", {"model__then": "*"}, "model.then", "empty with vgg16"),
         ("out", {"model__split_at": "*"}, "model.split_at", "empty with vgg16"),
         ("kernel", {"kernel__layers": "*"}, "kernel.layers", "empty with vgg16"),
+        ("auxiliary", OWN, "model.layers", "whose outputs method auxiliary takes"),
+        (
+            "predsim",
+            OWN | {"predsim__local_only": True},
+            "model.layers",
+            "at which the gradient stops",
+        ),
     ],
 )
 def test_keys_of_a_network_of_ones_own(method, values, key, expected):

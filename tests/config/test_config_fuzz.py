@@ -24,7 +24,10 @@ VALUES = st.one_of(
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
 )
 METHODS = st.sampled_from(
-    ["baseline", "out", "mid", "pull_push", "kernel", "out+mid+pull_push+kernel", "tree"]
+    [
+        *("baseline", "out", "mid", "pull_push", "kernel", "out+mid+pull_push+kernel", "tree"),
+        *("self_distillation", "r_drop", "auxiliary+predsim+hsic+decov"),
+    ]
 )
 
 

@@ -81,6 +81,21 @@ def rows_of(markdown):
     return [[part.strip() for part in line.strip("|").split("|")] for line in lines]
 
 
+def test_rivals_are_columns_like_any_other(tmp_path):
+    folder = tmp_path / "study"
+    for seed in OURS:
+        write_run(folder, f"digits/baseline/seed-{seed}", error=THEIRS[seed], seed=seed)
+        terms = ("cross_entropy", "predsim", "hsic")
+        path = f"digits/predsim+hsic/seed-{seed}"
+        write_run(folder, path, error=OURS[seed], seed=seed, terms=terms)
+    cells = [cell("baseline", range(4)), cell("predsim+hsic", range(4))]
+    write_study(folder, [table(cells)])
+    write_report([folder], tmp_path / "report")
+    rows = rows_of((tmp_path / "report" / "report.md").read_text())
+    row = next(row for row in rows if row[:2] == ["digits", "predsim+hsic"])
+    assert row[2] == "20.69 ± 1.28 (4)" and row[3].startswith("-1.94")
+
+
 @pytest.mark.smoke
 def test_numbers_stand_beside_the_papers_and_missing_ones_are_visible(study, tmp_path):
     write_report([study], tmp_path / "report")

@@ -153,8 +153,14 @@ def arrays(run_dir):
             ("out", "mid", "pull_push", "kernel"),
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            "mid+auxiliary+r_drop+decov",
+            {**LAYERS, "auxiliary__layers": (0, 1), "model__split_at": "Dense_0"},
+            ("cross_entropy", "mid", "auxiliary", "r_drop", "decov"),
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["baseline", "out", "split", "multi_instance", "all"],
+    ids=["baseline", "out", "split", "multi_instance", "all", "rivals"],
 )
 def test_every_method_but_tree_trains_it(net, tmp_path, method, overrides, terms):
     config = own_config(net, method, **overrides)
@@ -245,6 +251,7 @@ def test_what_the_function_gives_is_checked_before_training(net, tmp_path, funct
             "no random number is drawn",
         ),
         ("out", "make", {"model__split_at": "Dropout_0"}, "no random number is drawn"),
+        ("r_drop", "sure", {}, "branches of r_drop differ"),
         ("multi_instance", "branched", {}, "has a module 'branch_a'"),
     ],
 )
