@@ -52,7 +52,7 @@ def augment(
 
 
 def normalise(
-    images: UInt8[Array, "batch height width channels"],
+    images: UInt8[Array | np.ndarray, "batch height width channels"],
     mean: Float[Array | np.ndarray, " channels"],
     std: Float[Array | np.ndarray, " channels"],
 ) -> Float[Array, "batch height width channels"]:
@@ -67,7 +67,7 @@ def normalise(
         float32 (B, H, W, C).
     """
     shape = (1, 1, 1, images.shape[-1])
-    return (images.astype(jnp.float32) / 255.0 - mean.reshape(shape)) / std.reshape(shape)
+    return (jnp.asarray(images, jnp.float32) / 255.0 - mean.reshape(shape)) / std.reshape(shape)
 
 
 def cutout(

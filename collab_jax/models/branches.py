@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
 from collab_jax.models.blocks import ConvLayer
@@ -71,7 +72,7 @@ class BranchedNetwork(Network):
     @nn.compact
     def __call__(
         self,
-        images: Float[Array, "batch height width channels"],
+        images: Float[Array | np.ndarray, "batch height width channels"],
         train: bool = False,
         masks_per_layer: int = 1,
     ) -> Float[Array, "*heads batch classes"]:
@@ -87,7 +88,7 @@ class BranchedNetwork(Network):
             )
         check_normalised(images)
         same = {"dtype": self.dtype, "norm_groups": self.norm_groups}
-        x = images.astype(self.dtype)
+        x = jnp.asarray(images, self.dtype)
         if self.stem_filters is not None:
             x = ConvLayer(self.stem_filters, **same, name="stem")(x, train=train)
         paths = [x]

@@ -1,12 +1,13 @@
 """What a network takes for images."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 __all__ = ["check_normalised"]
 
 
-def check_normalised(images: Float[Array, "batch height width channels"]) -> None:
+def check_normalised(images: Float[Array | np.ndarray, "batch height width channels"]) -> None:
     """Refuses raw images, on which a network predicts nonsense without a word.
 
     Raises:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from collab_jax.models.blocks import ConvLayer
@@ -42,7 +43,7 @@ class Network(nn.Module):
     @nn.compact
     def __call__(
         self,
-        images: Float[Array, "batch height width channels"],
+        images: Float[Array | np.ndarray, "batch height width channels"],
         train: bool = False,
         masks_per_layer: int = 1,
     ) -> Float[Array, "*branches batch classes"]:
@@ -61,7 +62,7 @@ class Network(nn.Module):
         """
         check_normalised(images)
         same = {"dtype": self.dtype, "norm_groups": self.norm_groups}
-        x = images.astype(self.dtype)
+        x = jnp.asarray(images, self.dtype)
         if self.stem_filters is not None:
             stem = ConvLayer(self.stem_filters, **same, name="stem")
             x = stem(x, train=train)
