@@ -21,6 +21,7 @@ from collab_jax.runs.environment import (
     check_switches,
     leave_out_idle_plugins,
     request_determinism,
+    settled,
 )
 from collab_jax.runs.programs import heal
 from collab_jax.runs.signals import EXIT_CODE, Interrupted
@@ -45,7 +46,7 @@ def execute(command: Command) -> dict[str, Any]:
     leave_out_idle_plugins()
     check_switches()
     # Only here: JAX takes seconds to import, and a wrong flag should be told at once.
-    from collab_jax.runs import evaluate, loop, processes
+    from collab_jax.runs import processes
 
     _keep_programs()
     if command.processes is not None:
@@ -54,6 +55,13 @@ def execute(command: Command) -> dict[str, Any]:
         processes.start()
 
     check_devices()
+    with settled():
+        return _carry_out(command)
+
+
+def _carry_out(command: Command) -> dict[str, Any]:
+    from collab_jax.runs import evaluate, loop
+
     # Orbax logs pages of tracebacks for an error that it also raises and that is told in one line.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -3,6 +3,8 @@
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -14,21 +16,16 @@ __all__ = [
     "check_switches",
     "leave_out_idle_plugins",
     "request_determinism",
+    "settled",
 ]
 
 _DRIVER = "libcuda.so.1"
 _CUDA_VERSIONS = (12, 13)
-_COMPILED = "programs are compiled, and images and metrics go to and from the device at every step"
 _GUARDS = ("", "_HOST_TO_DEVICE", "_DEVICE_TO_DEVICE", "_DEVICE_TO_HOST")
 _REFUSED = {
-    "JAX_DISABLE_JIT": (("1", "y", "yes", "t", "true", "on"), _COMPILED),
-    **{
-        f"JAX_TRANSFER_GUARD{guard}": (("disallow", "disallow_explicit"), _COMPILED)
-        for guard in _GUARDS
-    },
-    "JAX_NUMPY_DTYPE_PROMOTION": (("strict",), "optax's schedules mix whole numbers and floats"),
+    "JAX_DISABLE_JIT": ("1", "y", "yes", "t", "true", "on"),
+    **{f"JAX_TRANSFER_GUARD{guard}": ("disallow", "disallow_explicit") for guard in _GUARDS},
 }
-"""Switches: the values under which no run can be trained, and why."""
 
 # Reductions and scatters without atomics, one fixed algorithm for each convolution. On a CPU,
 # programs repeat without them.
@@ -65,9 +62,29 @@ def check_switches() -> None:
     Raises:
       UserError: if the environment sets one.
     """
-    for name, (values, why) in _REFUSED.items():
+    for name, values in _REFUSED.items():
         if (value := os.environ.get(name, "")).lower() in values:
-            raise UserError(f"{name}={value}: expected it unset; {why}")
+            raise UserError(
+                f"{name}={value}: expected it unset; programs are compiled, and images and "
+                "metrics go to and from the device at every step"
+            )
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Sets JAX's switches that decide what a seed draws and how numbers are rounded.
+
+    To types of 32 bits, random bits that do not depend on how arrays are split, and promotion of
+    types, which optax's schedules rely on.
+    """
+    import jax
+
+    with (
+        jax.enable_x64(False),
+        jax.threefry_partitionable(True),
+        jax.numpy_dtype_promotion("standard"),
+    ):
+        yield
 
 
 def leave_out_idle_plugins() -> None:

@@ -5,10 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from collab_jax.errors import UserError
-from collab_jax.runs.environment import check_determinism, check_switches, request_determinism
+from collab_jax.runs.environment import (
+    check_determinism,
+    check_switches,
+    request_determinism,
+    settled,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUN = [
@@ -59,7 +67,6 @@ def test_a_gpu_that_is_not_there_is_told_with_the_extra(tmp_path):
     [
         ("JAX_DISABLE_JIT", "1"),
         ("JAX_DISABLE_JIT", "True"),
-        ("JAX_NUMPY_DTYPE_PROMOTION", "strict"),
         ("JAX_TRANSFER_GUARD", "disallow"),
         ("JAX_TRANSFER_GUARD_HOST_TO_DEVICE", "disallow_explicit"),
     ],
@@ -71,6 +78,26 @@ def test_switches_that_no_run_can_have_are_told(name, value, monkeypatch):
         check_switches()
     monkeypatch.setenv(name, {"JAX_DISABLE_JIT": "0"}.get(name, "log"))
     check_switches()
+
+
+def test_what_a_seed_draws_and_its_type_do_not_depend_on_switches():
+    def drawn():
+        with settled():
+            key = jax.random.key(0, impl="threefry2x32")
+            x = jax.jit(lambda key: jax.random.uniform(key, (5,)) * jnp.arange(5))(key)
+        return np.asarray(x)
+
+    expected = drawn()
+    with (
+        jax.enable_x64(True),
+        jax.threefry_partitionable(False),
+        jax.numpy_dtype_promotion("strict"),
+    ):
+        found = drawn()
+        other = jax.random.uniform(jax.random.key(0, impl="threefry2x32"), (5,)) * jnp.arange(5.0)
+    assert found.dtype == expected.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+    assert (np.asarray(other) != expected).any()
 
 
 def test_a_full_disk_takes_no_list_of_keys(tmp_path):
