@@ -4,7 +4,8 @@
     python tools/reliability.py --quick    small counts, prints the table alone
     python tools/reliability.py --only kills disks    these rows at full counts, likewise
     python tools/reliability.py --kinds    the table by kind of fault, into results/reliability.md;
-                                           with --quick it is printed alone
+                                           with --quick, or some groups' names, it is
+                                           printed alone
 
 Every run is a process of `launch.py` on scikit-learn's digits. A full disk is a small tmpfs, which
 takes the right to mount one; without it the row says so.
@@ -19,10 +20,11 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -39,6 +41,11 @@ from reliability_row import Row  # noqa: E402
 from small_run import Small  # noqa: E402
 
 HEADING = "## By kind of fault"
+KINDS: dict[str, Any] = {
+    "files": kinds_of_files,
+    "surroundings": kinds_of_surroundings,
+    "input": kinds_of_input,
+}
 FULL = {
     "kills": 30,
     "signals": 10,
@@ -85,12 +92,11 @@ def table(rows: list[Row], seed: int, seconds: float, arguments: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table_of_kinds(folder: Path) -> str:
+def table_of_kinds(folder: Path, groups: Sequence[str]) -> str:
     """What was tried of each kind of fault, what came of it, and the tests that hold it."""
     began = time.monotonic()
     small = Small(folder)
-    modules = (kinds_of_files, kinds_of_surroundings, kinds_of_input)
-    rows = [kind.row() for module in modules for kind in module.kinds(small)]
+    rows = [kind.row() for group in groups for kind in KINDS[group].kinds(small)]
     seconds = time.monotonic() - began
     lines = [
         HEADING,
@@ -126,7 +132,9 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", choices=list(FULL), help="these rows alone; writes no file"
     )
-    parser.add_argument("--kinds", action="store_true", help="the table by kind of fault alone")
+    parser.add_argument(
+        "--kinds", nargs="*", choices=KINDS, help="the table by kind of fault alone"
+    )
     arguments = parser.parse_args()
     counts = QUICK if arguments.quick else FULL
     if arguments.only:
@@ -136,10 +144,10 @@ def main() -> int:
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="collab_jax-reliability-"))
     try:
-        if arguments.kinds:
-            text = table_of_kinds(folder)
+        if arguments.kinds is not None:
+            text = table_of_kinds(folder, arguments.kinds or [*KINDS])
             print(text, end="")
-            if not arguments.quick:
+            if not arguments.quick and not arguments.kinds:
                 write(text)
             return int("**fails**" in text)
         runs = Disturbed(folder, epochs=4 if arguments.quick else 15)
