@@ -10,12 +10,12 @@ from recipe_starts import ALL_TERMS, made_up, passes, start, table
 @pytest.mark.parametrize("method", ["baseline", ALL_TERMS])
 def test_a_recipe_learns_at_its_own_rate(method, tmp_path):
     """The paper's rate, and its classifier at full width."""
-    line = start(tmp_path / "a.jsonl", tmp_path, {}, f"cifar10_vgg16:{method}", 0.0625, 40)
+    line = start(tmp_path / "a.jsonl", tmp_path, {}, f"cifar10_vgg16:{method}", 0.0625, 60)
     assert line["set"] == {"data": "cifar10, made up", "model.width": 0.0625, "learning_rate": 0.1}
-    assert len(line["losses"]) == 40 and passes(line["losses"], 10), table([line])
+    assert len(line["losses"]) == 60 and passes(line["losses"], 10), table([line])
     assert line["dead_units_fc1"] < 1
     # What is measured is read again, not measured again.
-    again = start(tmp_path / "a.jsonl", tmp_path, {}, f"cifar10_vgg16:{method}", 0.0625, 40)
+    again = start(tmp_path / "a.jsonl", tmp_path, {}, f"cifar10_vgg16:{method}", 0.0625, 60)
     assert again == line and len((tmp_path / "a.jsonl").read_text().splitlines()) == 2
 
 
