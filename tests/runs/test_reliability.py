@@ -25,3 +25,17 @@ def test_every_row_of_the_quick_table_is_ok():
     assert len(verdicts) == 10, done.stdout + done.stderr
     assert set(verdicts.values()) == {"ok |"}, done.stdout + done.stderr
     assert done.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_every_kind_of_fault_in_files_is_ok():
+    done = subprocess.run(
+        [sys.executable, "tools/reliability.py", "--quick", "--kinds", "files"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 2 and all(row.endswith("| ok |") for row in rows), done.stdout + done.stderr
+    assert done.returncode == 0
