@@ -7,21 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 
 from collab_jax import cli
 from collab_jax import config as config_lib
 from collab_jax.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def refused(*arguments: str) -> str:
-    """The message of a refused command line, checked to be one readable line."""
-    with pytest.raises(UserError) as caught:
-        cli.parse(arguments)
-    message = str(caught.value)
-    assert message.isprintable()
-    return message
 
 
 @pytest.mark.smoke

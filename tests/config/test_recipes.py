@@ -3,21 +3,12 @@
 from pathlib import Path
 
 import pytest
+from refusals import refused
 
 from collab_jax import cli
 from collab_jax.config import find_shipped
-from collab_jax.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def refused(*arguments: str) -> str:
-    """The message of a refused command line, checked to be one readable line."""
-    with pytest.raises(UserError) as caught:
-        cli.parse(arguments)
-    message = str(caught.value)
-    assert message.isprintable()
-    return message
 
 
 def write_recipe(path: Path, body: str) -> str:

@@ -8,6 +8,16 @@ from flax import nnx
 from collab_jax import nnx as collab_nnx
 
 
+class Block(nnx.Module):
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(4, 4, (3, 3), use_bias=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, momentum=0.9, rngs=rngs)
+        self.dropout = nnx.Dropout(0.3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dropout(nnx.relu(self.norm(self.conv(x))))
+
+
 def arrays(state):
     """A state as arrays that NumPy compares, keys included."""
 

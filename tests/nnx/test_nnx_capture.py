@@ -5,29 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from nnx_checks import arrays, check_attached, equal
+from nnx_checks import Block, arrays, check_attached, equal
 
 from collab_jax import nnx as collab_nnx
-
-
-@pytest.fixture
-def x():
-    return np.random.default_rng(0).normal(size=(3, 4, 4, 4)).astype(np.float32)
-
-
-@pytest.fixture
-def vectors():
-    return np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
-
-
-class Block(nnx.Module):
-    def __init__(self, rngs):
-        self.conv = nnx.Conv(4, 4, (3, 3), use_bias=False, rngs=rngs)
-        self.norm = nnx.BatchNorm(4, momentum=0.9, rngs=rngs)
-        self.dropout = nnx.Dropout(0.3, rngs=rngs)
-
-    def __call__(self, x):
-        return self.dropout(nnx.relu(self.norm(self.conv(x))))
 
 
 class ConvNet(nnx.Module):
@@ -267,95 +247,6 @@ def test_a_loss_that_a_layer_sows_keeps_its_gradient(vectors):
     assert all((np.asarray(leaf) != 0).any() for leaf in jax.tree.leaves(nnx.as_pure(plain)))
 
 
-class Remat(nnx.Module):
-    def __init__(self):
-        rngs = nnx.Rngs(0)
-        self.blocks = nnx.List([Block(rngs) for _ in range(2)])
-
-    def __call__(self, x):
-        for block in self.blocks:
-            x = nnx.remat(lambda block, x: block(x))(block, x)
-        return x
-
-
-def test_rematerialised_blocks(x):
-    owners = {f"blocks/{i}": [f"blocks/{i}"] for i in (0, 1)}
-    check_attached(Remat, x, owners, layers=Block)
-
-
-class Scanned(nnx.Module):
-    def __init__(self, depth=3):
-        self.stem = nnx.Linear(4, 4, rngs=nnx.Rngs(1))
-
-        @nnx.split_rngs(splits=depth)
-        @nnx.vmap(in_axes=0, out_axes=0)
-        def make(rngs):
-            return Dense(rngs)
-
-        self.layers = make(nnx.Rngs(0))
-
-    def __call__(self, x):
-        x = self.stem(x)
-
-        @nnx.scan(in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
-        def forward(layer, x):
-            return layer(x)
-
-        return forward(self.layers, x)
-
-
-class Dense(nnx.Module):
-    def __init__(self, rngs):
-        self.linear = nnx.Linear(4, 4, rngs=rngs)
-        self.norm = nnx.BatchNorm(4, rngs=rngs)
-        self.dropout = nnx.Dropout(0.3, rngs=rngs)
-
-    def __call__(self, x):
-        return self.dropout(jnp.tanh(self.norm(self.linear(x))))
-
-
-def test_a_scan_gives_a_feature_for_each_of_its_layers(vectors):
-    owners = {f"layers[{i}]": ["layers"] for i in range(3)}
-    check_attached(Scanned, vectors, {"stem": ["stem"], **owners}, layers=("stem", Dense))
-    owners = {f"layers/linear[{i}]": ["layers/linear"] for i in range(3)}
-    check_attached(Scanned, vectors, owners, layers="layers/linear")
-    owners = {f"layers/norm[{i}]": ["layers/linear", "layers/norm"] for i in range(3)}
-    check_attached(Scanned, vectors, owners, layers="layers/linear", then=nnx.BatchNorm)
-
-
-class Ensemble(nnx.Module):
-    def __init__(self):
-        @nnx.split_rngs(splits=2)
-        @nnx.vmap(in_axes=0, out_axes=0)
-        def make(rngs):
-            return Dense(rngs)
-
-        self.members = make(nnx.Rngs(0))
-
-    def __call__(self, x):
-        return nnx.vmap(lambda member, x: member(x), in_axes=(0, None))(self.members, x)
-
-
-def test_vmap_over_parameters_gives_a_feature_for_each_member(vectors):
-    owners = {f"members[{i}]": ["members"] for i in range(2)}
-    # XLA sums the members' parts of the input's gradient in another order.
-    check_attached(Ensemble, vectors, owners, rtol=1e-5, layers=Dense)
-
-
-class ByExample(nnx.Module):
-    def __init__(self):
-        self.linear = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
-
-    def __call__(self, x):
-        axes = nnx.StateAxes({nnx.Intermediate: 0, ...: None})
-        return nnx.vmap(lambda linear, x: jnp.tanh(linear(x)), in_axes=(axes, 0))(self.linear, x)
-
-
-def test_vmap_over_examples_gives_one_feature(vectors):
-    (feature,) = check_attached(ByExample, vectors, {"linear": ["linear"]}, layers="linear")
-    assert feature.shape == vectors.shape
-
-
 def test_bfloat16(vectors):
     def make():
         rngs = nnx.Rngs(0)
@@ -367,29 +258,6 @@ def test_bfloat16(vectors):
         make, jnp.asarray(vectors, jnp.bfloat16), owners, layers=nnx.Linear, reference=False
     )
     assert {h.dtype for h in features} == {jnp.dtype(jnp.bfloat16)}
-
-
-class Jitted(nnx.Module):
-    def __init__(self):
-        self.linear = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
-
-    def __call__(self, x):
-        return _jitted(self.linear, x)
-
-
-@nnx.jit
-def _jitted(linear, x):
-    return jnp.tanh(linear(x))
-
-
-def test_a_model_that_is_jitted_inside_is_traced_anew(vectors):
-    model = Jitted()
-    plain = model(vectors)
-    for _ in range(2):
-        captured = collab_nnx.capture(model, vectors, layers="linear")
-        assert captured.paths == ("linear",)
-        np.testing.assert_array_equal(captured.outputs, plain)
-    np.testing.assert_array_equal(model(vectors), plain)
 
 
 def test_state_advances_once_and_is_returned(x):

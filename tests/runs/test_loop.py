@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from compare_runs import assert_same_run, metrics_without_timing
 from test_torch_weights import Layers, vgg
-from tiny import ALL_TERMS, tiny_config
+from tiny import tiny_config
 
 import collab_jax
 from collab_jax import data
@@ -368,34 +368,3 @@ def test_the_first_step_counts_as_no_time_of_training(tmp_path, monkeypatch, cap
 
 def metrics_of(run_dir):
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-def test_a_run_takes_no_file_of_other_people(tmp_path):
-    run_dir = tmp_path / "run"
-    (run_dir / "tensorboard").mkdir(parents=True)
-    loop.run(tiny_config("baseline", steps=1, log__tensorboard=True), run_dir)
-    (run_dir / "tensorboard" / "notes.txt").write_text("mine")
-    (run_dir / "tensorboard" / "events.out.tfevents.1.elsewhere").write_text("theirs")
-    (run_dir / "checkpoints" / "notes").mkdir()
-    loop.run(tiny_config("baseline", steps=1, log__tensorboard=True), run_dir)
-    assert (run_dir / "tensorboard" / "notes.txt").read_text() == "mine"
-    assert (run_dir / "tensorboard" / "events.out.tfevents.1.elsewhere").read_text() == "theirs"
-    assert len(list((run_dir / "tensorboard").iterdir())) == 3
-    assert (run_dir / "checkpoints" / "notes").is_dir()
-
-
-def test_methods_start_from_the_same_backbone():
-    from collab_jax.data import DataInfo
-    from collab_jax.training.build import create_experiment
-    from collab_jax.training.state import create_train_state
-
-    info = DataInfo(10, tuple("0123456789"), (8, 8, 1), (0.3,), (0.3,))
-    states = []
-    for method in ("baseline", ALL_TERMS):
-        parts = create_experiment(tiny_config(method), info, 5)
-        state = create_train_state(
-            parts.model, parts.objective, parts.optimizer, info.image_shape, seed=3
-        )
-        states.append(state)
-    jax.tree.map(np.testing.assert_array_equal, states[0].params, states[1].params)
-    assert states[0].heads == {} and set(states[1].heads) == {"mid", "pull_push"}
