@@ -34,7 +34,7 @@ def result_without_timing(run_dir):
 def last_state(run_dir):
     """Every array of the newest checkpoint, as Orbax's own reader gives it."""
     folder = Path(run_dir).absolute() / "checkpoints"
-    step = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    step = max(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
     with ocp.PyTreeCheckpointer() as checkpointer:
         path = folder / str(step) / "state"
         tree = checkpointer.metadata(path).item_metadata.tree

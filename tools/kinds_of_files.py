@@ -146,9 +146,9 @@ def _content(small: Small) -> Iterator[Tried]:
     for new in ("999999", "1"):
         run_dir = small.copy(small.stopped)
         steps = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
-        (newest,) = [name for name in steps if name.isdigit()][-1:]
+        (newest,) = [name for name in steps if name.isdecimal()][-1:]
         for older in steps:
-            if older.isdigit() and older != newest:
+            if older.isdecimal() and older != newest:
                 shutil.rmtree(run_dir / "checkpoints" / older)
         (run_dir / "checkpoints" / newest).rename(run_dir / "checkpoints" / new)
         ended = small.train(run_dir)

@@ -103,7 +103,7 @@ def _machine(small: Small) -> Iterator[Tried]:
     yield small.refused("a folder that cannot be made", ended, "/proc/run")
     without = "import sys; sys.modules['tensorflow_datasets'] = None; from collab_jax import "
     without += "__main__; sys.exit(__main__.main())"
-    ended = small.launch("--config=cifar10_vgg16", f"--workdir={small.new()}",
+    ended = small.launch("--config=imagenet32_vgg16", f"--workdir={small.new()}",
                          program=("-c", without))  # fmt: skip
     yield small.refused("no TensorFlow Datasets", ended, "tfds")
 
@@ -139,7 +139,7 @@ def _damaged(small: Small) -> Iterator[Tried]:
         run_dir = small.copy(small.stopped)
         (run_dir / name).write_text(text)
         ended = small.train(run_dir)
-        what = f"`{name}` that holds `{text[:12].strip()}`"
+        what = f"`{name}` that holds `{' '.join(text[:12].split())}`"
         good = ended.code in (1, 2)
         yield small.refused(what, ended, name, code=ended.code if good else code)
     run_dir = small.copy(small.straight)
@@ -257,6 +257,9 @@ def _programs(small: Small) -> Iterator[Tried]:
         (folder / "notes.txt").write_text("theirs")
         (folder / "folder").mkdir()
 
+    home = small.new()
+    where = {"JAX_COMPILATION_CACHE_DIR": None, "XDG_CACHE_HOME": str(home)}
+    small.must(small.train(small.new(), **where))
     for what, disturb in (
         ("a program without its time of use", removed),
         ("no program with its time", all_times),
@@ -264,12 +267,13 @@ def _programs(small: Small) -> Iterator[Tried]:
         ("empty programs", empty),
         ("other files in the folder", strange),
     ):
-        folder = small.copy(small.folder / "programs")
+        disturbed = small.copy(home)
+        folder = disturbed / "collab_jax" / "programs"
         disturb(folder)
-        lost = next(folder.glob("*-cache"))
         run_dir = small.new()
-        ended = small.train(run_dir, JAX_COMPILATION_CACHE_DIR=str(folder))
+        ended = small.train(run_dir, **where | {"XDG_CACHE_HOME": str(disturbed)})
+        lost = next(folder.glob("*-cache"))
         good = "warning" not in ended.text.lower() and lost.exists()
         trial = small.same(what, run_dir, ended, "trained with the same bits")
         yield trial if good else small.held(what, "", False, ended)
-        shutil.rmtree(folder)
+        shutil.rmtree(disturbed)

@@ -171,7 +171,7 @@ class Run:
                 self.log = MetricsLog(
                     run_dir,
                     self.step,
-                    tensorboard=config.log.tensorboard,
+                    tensorboard=config.log.tensorboard and self.step < self.total_steps,
                     expected_lines=self.record.get("metrics_lines", 0),
                 )
 

@@ -143,13 +143,18 @@ def test_a_copied_checkpoint_is_known_by_its_manifest(run_dir):
 
 
 def test_a_run_takes_no_file_of_other_people(tmp_path):
-    run_dir = tmp_path / "run"
+    run_dir, lock = tmp_path / "run", tmp_path / "run" / ".lock"
+    config = tiny_config("baseline", steps=2, checkpoint__every_steps=1, log__tensorboard=True)
     (run_dir / "tensorboard").mkdir(parents=True)
-    loop.run(tiny_config("baseline", steps=1, log__tensorboard=True), run_dir)
+    loop.run(config, run_dir)
     (run_dir / "tensorboard" / "notes.txt").write_text("mine")
     (run_dir / "tensorboard" / "events.out.tfevents.1.elsewhere").write_text("theirs")
     (run_dir / "checkpoints" / "notes").mkdir()
-    loop.run(tiny_config("baseline", steps=1, log__tensorboard=True), run_dir)
+    finished = content(run_dir) | {lock: b""}
+    loop.run(config, run_dir)
+    assert content(run_dir) | {lock: b""} == finished
+    shutil.rmtree(run_dir / "checkpoints" / "2")
+    loop.run(config, run_dir)
     assert (run_dir / "tensorboard" / "notes.txt").read_text() == "mine"
     assert (run_dir / "tensorboard" / "events.out.tfevents.1.elsewhere").read_text() == "theirs"
     assert len(list((run_dir / "tensorboard").iterdir())) == 3
