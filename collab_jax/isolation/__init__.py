@@ -7,6 +7,7 @@
 from collab_jax.isolation.captured import LOCAL_FEATURES, Calls, Captured, Paths, pick
 from collab_jax.isolation.errors import CaptureError
 from collab_jax.isolation.local import isolate, joint
+from collab_jax.isolation.reading import joint_reading
 from collab_jax.isolation.selection import Selection
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "Selection",
     "isolate",
     "joint",
+    "joint_reading",
     "pick",
 ]

@@ -9,13 +9,16 @@ import jax
 from collab_jax.isolation.errors import not_an_array
 from collab_jax.isolation.leaves import is_array
 
-__all__ = ["LOCAL_FEATURES", "Calls", "Captured", "Feature", "Paths", "pick"]
+__all__ = ["LOCAL_FEATURES", "Calls", "Captured", "Feature", "Paths", "Read", "Readout", "pick"]
 
 LOCAL_FEATURES = "local_features"
 """The name under which a model that isolates its layers itself sows their local copies."""
 
 Feature = Callable[[str, Any], Any]
 """Gives a module's feature from its path and its output."""
+
+Readout = Callable[[int], Callable[[Any], Any]]
+"""Gives for the number of a feature, from 0, what reads it; see `linen.capture`."""
 
 
 @jax.tree_util.register_static
@@ -29,7 +32,7 @@ class Captured(NamedTuple):
     Attributes:
       outputs: what the model returned.
       features: N local feature maps in call order, each with a gradient path to its own layer
-        alone.
+        alone, or what a `readout` gives of each.
       variables: what the pass updated: in Linen the mutable collections by name, in NNX the batch
         statistics as a state of arrays, which the module itself has taken on as well.
       paths: for each feature the path of the module that returned it. A module called again
@@ -40,6 +43,12 @@ class Captured(NamedTuple):
     features: tuple[jax.Array, ...]
     variables: Any
     paths: Paths
+
+
+class Read(NamedTuple):
+    """What was read of a feature inside of its layer."""
+
+    found: Any
 
 
 def pick(path: str, module: Any, output: Any, feature: Feature | None) -> Any:
@@ -69,6 +78,14 @@ class Calls:
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, int], tuple[int | None, str]] = {}
+
+    def number(self, path: str, number: int) -> int | None:
+        """Where among all features a copy stands; None behind one that may prove to be several."""
+        before = dict(self._found)
+        if (path, number) in before:
+            places = list(before)
+            before = {place: before[place] for place in places[: places.index((path, number))]}
+        return len(before) if all(rank is None for rank, _ in before.values()) else None
 
     def note(
         self,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from collab_jax.isolation.leaves import apart
 
-__all__ = ["isolate", "joint"]
+__all__ = ["constant_derivative", "isolate", "joint", "pullback"]
 
 _jax = cast(Any, jax)  # whose own annotations of vjp and custom_vjp are partial
 _zeros_like = cast(Any, jnp).zeros_like
@@ -122,14 +122,14 @@ def _joint(run: Callable[..., Any], twins: list[Any] | None = None) -> Callable[
             return _jax.vjp(alone, weights, first, others)
 
         joined = _jax.custom_vjp(pair)
-        joined.defvjp(forward, _pullback_after if twins is not None else _pullback)
+        joined.defvjp(forward, _pullback_after if twins is not None else pullback)
         main, local = joined(weights, first, others, twins)
         return restore["main"](main), restore["local"](local)
 
     return joined
 
 
-def _pullback(pull: Callable[[Any], tuple[Any, ...]], cotangents: Any) -> tuple[Any, ...]:
+def pullback(pull: Callable[[Any], tuple[Any, ...]], cotangents: Any) -> tuple[Any, ...]:
     """The backward rule: the parameters' part of both cotangents, the inputs' part of the main."""
     main, local = cotangents
     of_params, *_ = pull((main, local))
@@ -137,15 +137,15 @@ def _pullback(pull: Callable[[Any], tuple[Any, ...]], cotangents: Any) -> tuple[
         # Maps are then released before the inputs' part makes others of their size.
         main, of_params = _jax.lax.optimization_barrier((main, of_params))
     _, *of_inputs = pull((main, _zeros(local)))
-    return (*jax.tree.map(_constant_derivative, (of_params, *of_inputs)), None)
+    return (*jax.tree.map(constant_derivative, (of_params, *of_inputs)), None)
 
 
 def _pullback_after(pull: Callable[[Any], tuple[Any, ...]], cotangents: Any) -> tuple[Any, ...]:
-    """As `_pullback`, with the first input's part of the local cotangent for its local copy."""
-    *of_run, _ = _pullback(pull, cotangents)
+    """As `pullback`, with the first input's part of the local cotangent for its local copy."""
+    *of_run, _ = pullback(pull, cotangents)
     main, local = cotangents
     _, of_twins, _ = pull((_zeros(main), local))
-    return (*of_run, jax.tree.map(_constant_derivative, of_twins))
+    return (*of_run, jax.tree.map(constant_derivative, of_twins))
 
 
 def _zeros(cotangents: Any) -> Any:
@@ -159,7 +159,8 @@ def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _constant_derivative(cotangent: Any) -> Any:
+def constant_derivative(cotangent: Any) -> Any:
+    """A cotangent whose own derivative raises an error."""
     return cotangent if cotangent.dtype == jax.dtypes.float0 else _refuse_derivatives(cotangent)
 
 

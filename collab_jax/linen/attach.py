@@ -8,7 +8,7 @@ from flax.core import unfreeze
 from flax.core.scope import in_filter, union_filters
 
 from collab_jax.isolation import LOCAL_FEATURES, Captured, CaptureError, Selection
-from collab_jax.isolation.captured import Feature
+from collab_jax.isolation.captured import Feature, Read, Readout
 from collab_jax.isolation.errors import (
     joins_nothing,
     method_called,
@@ -34,6 +34,7 @@ def capture(
     mutable: bool | str | Sequence[str] = ("batch_stats",),
     joint: bool = True,
     gradient: Gradient = "local",
+    readout: Readout | None = None,
     **options: Any,
 ) -> Captured:
     """Runs a Linen model and returns its outputs, its local features and its new variables.
@@ -63,6 +64,12 @@ def capture(
         all before it, as a loss on the output does. "both": each feature is a pair, the local copy
         first. "local_only": its layer alone, which no loss on the output moves any more: that
         gradient stops at each layer's output.
+      readout: `readout(number)` gives for the number of a feature, from 0, what reads it: a
+        function of it, such as a local classifier, whose readings stand among the features in its
+        place. Their gradient is computed with that of the layer itself, from the layer's products
+        and convolutions, so that no map and no gradient of one is kept for them. Arrays that are
+        differentiated must be bound to the function by `jax.tree_util.Partial`. Behind `then`,
+        `feature`, a scan and a vmap, and with joint=False, it reads the features after the pass.
       **options: keyword arguments of `model.apply`, such as `train=True`, `rngs` and `method`.
 
     Returns:
@@ -93,7 +100,7 @@ def capture(
         run = Watching(LOCAL_FEATURES)
     else:
         follow = None if then is None else Selection(then, "then")
-        run = Isolating(Selection(layers, "layers"), follow, feature, joint, gradient)
+        run = Isolating(Selection(layers, "layers"), follow, feature, joint, gradient, readout)
     given = {name: value for name, value in variables.items() if name != _INTERMEDIATES}
     with nn.intercept_methods(run.intercept):
         outputs, updated = model.apply(
@@ -113,6 +120,11 @@ def capture(
     _check_complete(run, sown)
     features: Any
     features, paths = run.calls.collect(lambda path: _at(sown, path)[run.name])
+    if readout is not None:
+        features = tuple(
+            feature.found if isinstance(feature, Read) else readout(number)(feature)
+            for number, feature in enumerate(features)
+        )
     if gradient == "both":
         through, _ = run.calls.collect(lambda path: _at(sown, path)[Isolating.through_name])
         features = tuple(zip(features, through, strict=True))

@@ -9,6 +9,7 @@ import jax
 from flax.core import lift
 from flax.core.scope import subtract_filters, union_filters
 from flax.linen.transforms import decorator_lift_transform
+from jax.tree_util import Partial
 
 from collab_jax import isolation
 from collab_jax.isolation.leaves import apart
@@ -32,6 +33,7 @@ def joint_call(
     joint: bool = True,
     local_inputs: Mapping[int, Any] | None = None,
     within: Callable[[Callable[[], Any]], Any] = lambda call: call(),
+    reader: Any = None,
 ) -> tuple[Any, Any]:
     """Calls a bound module and gives its output a second copy, whose gradient stays in it.
 
@@ -48,9 +50,11 @@ def joint_call(
       local_inputs: for leaves of `(args, kwargs)`, by their numbers, arrays of equal value on which
         the second copy depends in their place.
       within: runs the module's call, each time that it is traced.
+      reader: for the joint form without local inputs, what reads the second copy in its place, as
+        in `isolation.joint_reading`.
 
     Returns:
-      `(h, h_local)`.
+      `(h, h_local)`, or `(h, reader(h_local))`.
     """
     if module.is_initializing():
         h = module(*args, **kwargs)
@@ -79,19 +83,35 @@ def joint_call(
         mutable=False if module.scope is None else module.scope.mutable,
         joint=joint,
         places=tuple(local_inputs),
+        read=None if reader is None else lambda reader, arrays: reader(restore["output"](arrays)),
     )
+    if reader is not None:
+        arrays, found, written = lifted(module, *leaves, reader)
+        apply_writes(restore["written"](written), given)
+        return restore["output"](arrays), found
     arrays, local_arrays, written = lifted(module, *leaves, *local_inputs.values())
     apply_writes(restore["written"](written), given)
     return restore["output"](arrays), restore["output"](local_arrays)
 
 
 def _lift(
-    call: Callable[..., Any], *, mutable: Any, joint: bool, places: tuple[int, ...]
+    call: Callable[..., Any],
+    *,
+    mutable: Any,
+    joint: bool,
+    places: tuple[int, ...],
+    read: Callable[[Any, Any], Any] | None,
 ) -> Callable[..., Any]:
-    """Lifts `call(scopes, *leaves) -> (output, written)` to `(output, local output, written)`."""
+    """Lifts `call(scopes, *leaves) -> (output, written)` to `(output, local output, written)`.
+
+    With `read`, the reader comes behind the leaves and what it reads in place of the local output.
+    """
     own = union_filters("params", subtract_filters(True, mutable))
 
     def inner(scope_fn: Any, repack_fn: Any, groups: Any, rngs: Any, *leaves: Any) -> Any:
+        reader = None
+        if read is not None:
+            leaves, reader = leaves[:-1], leaves[-1]
         count = len(leaves) - len(places)
         leaves, local = leaves[:count], leaves[count:]
         same_numbers = _SameNumbers()
@@ -108,7 +128,11 @@ def _lift(
         own_variables, others = groups
         followed = tuple(leaves[place] for place in places)
         rest = (others, rngs, tuple(None if i in places else x for i, x in enumerate(leaves)))
-        if joint:
+        if read is not None:
+            reading = isolation.joint_reading(run)
+            reader = Partial(read, reader)
+            (h, written, updated), h_local = reading(own_variables, reader, followed, *rest)
+        elif joint:
             first = (followed, local) if places else (followed,)
             both = isolation.joint(run, follows=bool(places))
             (h, written, updated), h_local = both(own_variables, *first, *rest)

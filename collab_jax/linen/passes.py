@@ -5,9 +5,10 @@ from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
+from jax.tree_util import Partial
 
 from collab_jax.isolation import Calls, CaptureError, Selection, pick
-from collab_jax.isolation.captured import Feature
+from collab_jax.isolation.captured import Feature, Read, Readout
 from collab_jax.isolation.errors import not_an_array, not_lifted, selected_inside
 from collab_jax.isolation.leaves import apart
 from collab_jax.linen.joint import joint_call
@@ -57,9 +58,11 @@ class Isolating:
         feature: Feature | None,
         joint: bool,
         gradient: Gradient,
+        readout: Readout | None = None,
     ) -> None:
         self.layers, self.then = layers, then
         self._feature, self._joint, self._gradient = feature, joint, gradient
+        self._readout = readout
         self.calls = Calls()
         self.noted: set[Place] = set()
         self.called: dict[str, nn.Module] = {}
@@ -131,9 +134,18 @@ class Isolating:
             h = h_local = within(lambda: next_call(*args, **kwargs))
         else:
             local_inputs = {number: copy.local for number, copy in followed.items()}
+            reader = self._reader(path, module)
             h, h_local = joint_call(
-                module, args, kwargs, joint=self._joint, local_inputs=local_inputs, within=within
+                module,
+                args,
+                kwargs,
+                joint=self._joint,
+                local_inputs=local_inputs,
+                within=within,
+                reader=reader,
             )
+            if reader is not None:
+                h_local = Read(h_local)
         if self._gradient == "local_only":
             arrays, restore = apart(h)
             h = restore([jax.lax.stop_gradient(array) for array in arrays])
@@ -152,8 +164,32 @@ class Isolating:
             self._copies.update((id(array), _Copy(array, local, place)) for array, local in pairs)
         return h
 
+    def _reader(self, path: str, module: nn.Module) -> Any:
+        """What reads a layer's output inside of it.
+
+        None where that must wait: until other modules have joined the layer, or a scan has handed
+        out its layers, whose number is known behind it alone. A function of the user's that gives
+        the feature may close over arrays that are differentiated, and runs outside, too.
+        """
+        inside = self._joint and self.then is None and self._feature is None
+        if self._readout is None or not inside or _transforms_of(module):
+            return None
+        sown = len(module.get_variable(_COLLECTION, self.name, ()))
+        number = self.calls.number(path, sown)
+        if number is None:
+            return None
+
+        def read(reader: Any, output: Any) -> Any:
+            return reader(pick(path, module, output, None))
+
+        return Partial(read, self._readout(number))
+
     def _sow(self, path: str, module: nn.Module, h_local: Any) -> Place:
         number = len(module.get_variable(_COLLECTION, self.name, ()))
+        if isinstance(h_local, Read):
+            module.sow(_COLLECTION, self.name, h_local)
+            self.noted.add((path, number))
+            return self.calls.note(path, number, (), stacked=False)
         try:
             feature = pick(path, module, h_local, self._feature)
         except CaptureError as error:

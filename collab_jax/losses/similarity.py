@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float
 from collab_jax.losses.checks import as_float
 from collab_jax.losses.cosines import Center, cosines
 
-__all__ = ["Examples", "Representation", "similarities", "similarity_matrix"]
+__all__ = ["Examples", "Representation", "as_vectors", "similarities", "similarity_matrix"]
 
 Representation: TypeAlias = Literal["auto", "std", "flatten"]
 Examples: TypeAlias = (
@@ -71,6 +71,11 @@ def similarities(x: ArrayLike, name: str, representation: Representation, center
         )
     if center not in get_args(Center):
         raise ValueError(f"center must be one of {get_args(Center)}, got {center!r}")
+    return cosines(as_vectors(x, name, representation, center), center, axis=1)
+
+
+def as_vectors(x: ArrayLike, name: str, representation: Representation, center: Center) -> Array:
+    """The vectors of which S takes cosines, (batch, features); vectors stay as they are."""
     x = as_float(x)
     if x.ndim not in (2, 3, 4) or x.size == 0:
         raise ValueError(
@@ -85,7 +90,7 @@ def similarities(x: ArrayLike, name: str, representation: Representation, center
         deviation = several if representation == "auto" else representation == "std"
         relative = center == "features"
         x = _spatial_deviation(x, relative) if deviation else x.reshape(len(x), -1)
-    return cosines(x, center, axis=1)
+    return x
 
 
 def _spatial_deviation(maps: Array, relative: bool) -> Array:

@@ -3,7 +3,7 @@
 from collab_jax.models.branches import branched, rescale_gradient, split_branches
 from collab_jax.models.classifier import HierarchicalDropoutClassifier
 from collab_jax.models.dropping import drop_block, spatial_dropout
-from collab_jax.models.heads import Chosen, Hints, LocalHeads, Pair, Projections
+from collab_jax.models.heads import ByLayer, Chosen, Hints, LocalHeads, Pair, Projections
 from collab_jax.models.network import Network
 from collab_jax.models.registry import MODELS, create_model, init_variables, stage_kernels
 from collab_jax.models.resnet import resnet18, resnet32, resnet101
@@ -12,6 +12,7 @@ from collab_jax.models.vgg import vgg16
 
 __all__ = [
     "MODELS",
+    "ByLayer",
     "Chosen",
     "HierarchicalDropoutClassifier",
     "Hints",

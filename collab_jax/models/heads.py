@@ -1,6 +1,6 @@
 """Training-time parts that look at captured features: local classifiers and projections."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,10 +11,27 @@ from collab_jax.models.convolution import conv_general_dilated
 from collab_jax.models.initial import of_inputs
 from collab_jax.models.pooling import covering_average_pool, covering_max_pool
 
-__all__ = ["Chosen", "LocalHeads", "Pair", "Projections"]
+__all__ = ["ByLayer", "Chosen", "LocalHeads", "Pair", "Projections", "params_of_layer"]
 
 
-class LocalHeads(nn.Module):
+class ByLayer(nn.Module):
+    """Heads of which each sees the feature of its own layer and nothing else.
+
+    The parameters of layer i, counted from 1, are named `layer{i}` or `layer{i}_...`.
+    """
+
+    def of_layer(self, index: int, feature: Float[ArrayLike, "batch ... _"]) -> Any:
+        """What the head of layer `index`, counted from 0, gives of its feature."""
+        raise NotImplementedError(f"{type(self).__name__} must define of_layer(index, feature)")
+
+
+def params_of_layer(params: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """The parameters of `ByLayer` heads that the layer of a number, counted from 0, has."""
+    own = f"layer{index + 1}"
+    return {name: value for name, value in params.items() if name.split("_")[0] == own}
+
+
+class LocalHeads(ByLayer):
     """One local classifier a layer: max pooling, a 3x3 convolution, a fully connected layer.
 
     A module of its own, outside the model: its parameters are one tree per use, trained beside the
@@ -36,7 +53,6 @@ class LocalHeads(nn.Module):
     pool: int = 4
     dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(
         self, features: Sequence[Float[ArrayLike, "batch ... _"]]
     ) -> Float[Array, "layers batch classes"]:
@@ -49,11 +65,16 @@ class LocalHeads(nn.Module):
         Raises:
           ValueError: if there is no layer, or one of another rank.
         """
-        return jnp.stack([self._head(i, x) for i, x in enumerate(as_maps(features), start=1)])
+        return jnp.stack([self.of_layer(i, x) for i, x in enumerate(as_maps(features))])
 
-    def _head(self, number: int, x: Array) -> Array:
+    @nn.compact
+    def of_layer(
+        self, index: int, feature: Float[ArrayLike, "batch ... _"]
+    ) -> Float[Array, "batch classes"]:
+        """Maps one layer's feature to its logits (B, m)."""
+        x, name = as_map(index, feature), f"layer{index + 1}"
         x = covering_max_pool(x, window(x.shape[1:3], self.pool))
-        x = _convolution(self.width, 3, x.shape[-1], self.dtype, f"layer{number}_conv")(x)
+        x = _convolution(self.width, 3, x.shape[-1], self.dtype, f"{name}_conv")(x)
         x = x.reshape(x.shape[0], -1)
         init = of_inputs(x.shape[-1])
         logits = nn.Dense(
@@ -61,12 +82,12 @@ class LocalHeads(nn.Module):
             dtype=self.dtype,
             kernel_init=init,
             bias_init=init,
-            name=f"layer{number}_fc",
+            name=f"{name}_fc",
         )(x)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
-class Projections(nn.Module):
+class Projections(ByLayer):
     """g_i of Eq. 9: one convolution a layer.
 
     Attributes:
@@ -84,17 +105,21 @@ class Projections(nn.Module):
     pool: int = 0
     dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(
         self, features: Sequence[Float[ArrayLike, "batch ... _"]]
     ) -> tuple[Float[Array, "batch _ _ projected"], ...]:
         """Projects N layers' features; arguments and errors as those of `LocalHeads`."""
-        return tuple(
-            _convolution(self.width, self.kernel_size, x.shape[-1], self.dtype, f"layer{number}")(
-                covering_average_pool(x, window(x.shape[1:3], self.pool)) if self.pool else x
-            )
-            for number, x in enumerate(as_maps(features), start=1)
-        )
+        return tuple(self.of_layer(i, x) for i, x in enumerate(as_maps(features)))
+
+    @nn.compact
+    def of_layer(
+        self, index: int, feature: Float[ArrayLike, "batch ... _"]
+    ) -> Float[Array, "batch _ _ projected"]:
+        """Projects one layer's feature."""
+        x = as_map(index, feature)
+        x = covering_average_pool(x, window(x.shape[1:3], self.pool)) if self.pool else x
+        name = f"layer{index + 1}"
+        return _convolution(self.width, self.kernel_size, x.shape[-1], self.dtype, name)(x)
 
 
 class Chosen(nn.Module):
@@ -186,14 +211,16 @@ def as_maps(
     """Features as maps: a sequence is a map of one row, a vector one of a single pixel."""
     if len(features) == 0:
         raise ValueError("features must hold at least one layer, got an empty sequence")
-    maps = []
-    for index, feature in enumerate(features):
-        x = jnp.asarray(feature)
-        if x.ndim not in (2, 3, 4):
-            raise ValueError(
-                f"features[{index}] must be maps (batch, height, width, channels), sequences "
-                f"(batch, length, channels) or vectors (batch, channels), got shape {x.shape}"
-            )
-        batch, *pixels, channels = x.shape
-        maps.append(x.reshape(batch, *[1] * (2 - len(pixels)), *pixels, channels))
-    return maps
+    return [as_map(index, feature) for index, feature in enumerate(features)]
+
+
+def as_map(index: int, feature: Float[ArrayLike, "batch ... _"]) -> Float[Array, "batch _ _ _"]:
+    """The feature of a layer as maps."""
+    x = jnp.asarray(feature)
+    if x.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"features[{index}] must be maps (batch, height, width, channels), sequences "
+            f"(batch, length, channels) or vectors (batch, channels), got shape {x.shape}"
+        )
+    batch, *pixels, channels = x.shape
+    return x.reshape(batch, *[1] * (2 - len(pixels)), *pixels, channels)

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["Outputs"]
+from collab_jax.models.heads import params_of_layer
+
+__all__ = ["Outputs", "flat_tokens", "head_of"]
 
 
 @flax.struct.dataclass
@@ -28,6 +30,8 @@ class Outputs:
         None: all the same. L_pull-push compares whole examples and takes no weights.
       through: the same layers' outputs, whose gradient passes through the network, if any term
         reads them.
+      readings: what terms have read of the features inside of their layers, by term and then by
+        layer; the features themselves are then left out.
     """
 
     logits: Float[Array, "*branches_batch classes"]
@@ -38,6 +42,7 @@ class Outputs:
     heads: Mapping[str, Any] = flax.struct.field(default_factory=dict)
     weights: Array | None = None
     through: tuple[Array, ...] = ()
+    readings: Mapping[str, tuple[Any, ...]] = flax.struct.field(default_factory=dict)
 
     @classmethod
     def of_parameters(cls, params: Mapping[str, Any]) -> "Outputs":
@@ -77,9 +82,7 @@ class Outputs:
             )
 
         def flat(name: str, x: Array) -> Array:
-            if x.shape[: len(tokens)] != tokens:
-                raise ValueError(f"{name}: shape {x.shape}; expected {tokens} first, as the labels")
-            return x.reshape(-1, *x.shape[len(tokens) :])
+            return flat_tokens(name, x, tokens)
 
         def each(name: str, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
             return tuple(flat(f"{name}[{index}]", x) for index, x in enumerate(arrays))
@@ -94,24 +97,21 @@ class Outputs:
             weights=None if self.weights is None else flat("weights", self.weights),
         )
 
-    def head_of(self, name: str) -> Mapping[str, Any]:
-        """The parameters of a term's head.
-
-        Raises:
-          ValueError: if there are none.
-        """
-        if name not in self.heads:
-            there = ", ".join(self.heads) or "none"
-            raise ValueError(
-                f"heads: {there} given; expected those of the term {name!r}, which "
-                "Objective.init makes"
-            )
-        return self.heads[name]
-
     def head(self, term: Any, features: tuple[Array, ...]) -> Any:
         """What a term's head gives of features."""
         with jax.named_scope("heads"):
-            return term.head.apply({"params": self.head_of(term.name)}, features)
+            return term.head.apply({"params": head_of(self.heads, term.name)}, features)
+
+    def of_layers(self, term: Any) -> tuple[Any, ...]:
+        """What a term reads of each layer: its readings, or else what it gives of the features."""
+        if term.name in self.readings:
+            return self.readings[term.name]
+        params = head_of(self.heads, term.name)
+        with jax.named_scope("heads"):
+            return tuple(
+                term.of_layer(params_of_layer(params, index), index, feature)
+                for index, feature in enumerate(self.features)
+            )
 
     def mean(self, values: Float[Array, "batch *tokens"]) -> Float[Array, ""]:
         """The mean over examples and tokens, each counted by its weight.
@@ -129,3 +129,24 @@ class Outputs:
         weights = self.weights.astype(values.dtype)
         values = jnp.where(weights == 0, 0, values)
         return (weights * values).sum() / jnp.maximum(weights.sum(), jnp.finfo(values.dtype).tiny)
+
+
+def flat_tokens(name: str, x: Array, tokens: tuple[int, ...]) -> Array:
+    """An array (B, L, ...) with every token as an example, (B * L, ...)."""
+    if x.shape[: len(tokens)] != tokens:
+        raise ValueError(f"{name}: shape {x.shape}; expected {tokens} first, as the labels")
+    return x.reshape(-1, *x.shape[len(tokens) :])
+
+
+def head_of(heads: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The parameters of a term's head.
+
+    Raises:
+      ValueError: if there are none.
+    """
+    if name not in heads:
+        there = ", ".join(heads) or "none"
+        raise ValueError(
+            f"heads: {there} given; expected those of the term {name!r}, which Objective.init makes"
+        )
+    return heads[name]

@@ -13,13 +13,14 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from collab_jax import linen
-from collab_jax.isolation.captured import Feature
+from collab_jax.isolation.captured import Feature, Readout
 from collab_jax.isolation.leaves import is_array, structure
 from collab_jax.isolation.selection import Select
 from collab_jax.linen.passes import Gradient
 from collab_jax.models import init_variables, split_branches
 from collab_jax.objective.dropping import Drop, dropped_behind
 from collab_jax.objective.outputs import Outputs
+from collab_jax.objective.reading import readout_of
 from collab_jax.objective.repeat import repeat, repeated_behind, to_branches
 
 __all__ = ["Objective", "Term"]
@@ -57,6 +58,21 @@ class Term:
     def reads_features(self) -> bool:
         """Whether the pass must capture local features."""
         return self.head is not None and not self.reads_through
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether `value` reads no more of the features than `of_layer` gives of each."""
+        return False
+
+    def of_layer(self, params: Mapping[str, Any], index: int, feature: Array) -> Any:
+        """What the term reads of one layer's feature: few numbers, `outputs.of_layers(self)`.
+
+        Args:
+          params: the layer's part of the head's parameters, see `models.ByLayer`.
+          index: the layer's number, counted from 0.
+          feature: its local feature.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define of_layer")
 
     def value(self, outputs: Outputs) -> Float[Array, ""]:
         """The term's unweighted value."""
@@ -226,11 +242,21 @@ class Objective:
         Returns:
           The outputs for the terms, and the updated collections.
         """
-        logits, features, updated = self._pass(model, variables, heads, inputs, mutable, options)
+        first = inputs[0] if isinstance(inputs, tuple) else inputs
+        probabilities = jnp.issubdtype(labels.dtype, jnp.floating)
+        readout = readout_of(
+            self.terms,
+            heads,
+            batch=first.shape[0] if self.runs > 1 else None,
+            tokens=labels.shape[: labels.ndim - probabilities] if self.tokens else None,
+        )
+        logits, features, updated = self._pass(
+            model, variables, heads, inputs, mutable, options, readout
+        )
         outputs = Outputs(
             logits,
             labels,
-            inputs[0] if isinstance(inputs, tuple) else inputs,
+            first,
             params=variables["params"],
             heads=heads,
             weights=weights,
@@ -246,7 +272,8 @@ class Objective:
         inputs: Any,
         mutable: Sequence[str],
         options: Mapping[str, Any],
-    ) -> tuple[Array, dict[str, tuple[Array, ...]], dict[str, Any]]:
+        readout: Readout | None = None,
+    ) -> tuple[Array, dict[str, Any], dict[str, Any]]:
         arguments = inputs if isinstance(inputs, tuple) else (inputs,)
         batch = arguments[0].shape[0]
         if self.runs > 1 and self.split_at is None:
@@ -261,7 +288,9 @@ class Objective:
                 attached.enter_context(repeated_behind(self.split_at, self.runs))
             if self.drop is not None and self.drop_at is not None:
                 attached.enter_context(dropped_behind(self.drop_at, self.drop))
-            returned, features, updated = self._run(model, variables, arguments, mutable, options)
+            returned, features, updated = self._run(
+                model, variables, arguments, mutable, options, readout
+            )
         logits = returned if self.logits is None else self.logits(returned)
         if not is_array(logits):
             raise ValueError(
@@ -270,7 +299,8 @@ class Objective:
             )
         if self.runs > 1:
             logits = to_branches(logits, self.runs, batch)
-            features = jax.tree.map(lambda feature: feature[:batch], features)
+            if readout is None:
+                features = jax.tree.map(lambda feature: feature[:batch], features)
         if self.branch is not None:
             # Copies never run in inference, so that nothing needs their running statistics.
             updated = {name: split_branches(tree)[0] for name, tree in updated.items()}
@@ -283,7 +313,8 @@ class Objective:
         arguments: tuple[Any, ...],
         mutable: Sequence[str],
         options: Mapping[str, Any],
-    ) -> tuple[Any, dict[str, tuple[Array, ...]], Any]:
+        readout: Readout | None,
+    ) -> tuple[Any, dict[str, Any], Any]:
         if not self.captures:
             logits, updated = model.apply(variables, *arguments, mutable=[*mutable], **options)
             return logits, {}, updated
@@ -296,14 +327,19 @@ class Objective:
             feature=self.feature,
             mutable=mutable,
             gradient=self.gradient,
+            readout=readout,
             **options,
         )
-        found: dict[str, Any] = {"features": captured.features}
+        local: Any = captured.features
+        found: dict[str, Any] = {}
         if self.gradient == "through":
-            found = {"through": captured.features}
+            local, found["through"] = (), captured.features
         elif self.gradient == "both":
-            local, through = zip(*captured.features, strict=True)
-            found = {"features": local, "through": through}
+            local, found["through"] = zip(*captured.features, strict=True)
+        if readout is None:
+            found["features"] = local
+        else:
+            found["readings"] = {name: tuple(of[name] for of in local) for name in local[0]}
         return captured.outputs, found, captured.variables
 
     def __call__(

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 
 from collab_jax import losses
 from collab_jax.losses.cosines import Center
-from collab_jax.losses.similarity import Representation
-from collab_jax.models import LocalHeads, Projections
+from collab_jax.losses.similarity import Representation, as_vectors
+from collab_jax.models import ByLayer, LocalHeads, Projections
 from collab_jax.objective.outputs import Outputs
 from collab_jax.objective.table import Term
 
@@ -75,7 +75,7 @@ class Mid(Term):
       scale_by_t2: whether the soft part is multiplied by T^2.
       stop_gradient: whether the soft targets are constants.
       heads: the local classifiers; None: `LocalHeads(num_classes)`. A module of your own maps a
-        sequence of N features to logits (N, B, ..., m).
+        sequence of N features to logits (N, B, ..., m); one that is `ByLayer` needs less memory.
     """
 
     name: str = "mid"
@@ -92,8 +92,18 @@ class Mid(Term):
     def head(self) -> nn.Module:
         return self.heads or LocalHeads(self.num_classes)
 
+    @property
+    def by_layer(self) -> bool:
+        return isinstance(self.head, ByLayer)
+
+    def of_layer(self, params: Mapping[str, Any], index: int, feature: Array) -> Any:
+        return self.head.apply({"params": params}, index, feature, method="of_layer")
+
     def value(self, outputs: Outputs) -> Float[Array, ""]:
-        local_logits: Any = outputs.head(self, outputs.features)
+        if self.by_layer:
+            local_logits: Any = jnp.stack(outputs.of_layers(self))
+        else:
+            local_logits = outputs.head(self, outputs.features)
         if local_logits.shape[1:-1] != outputs.branches.shape[1:-1]:
             raise ValueError(
                 f"heads of {self.name!r}: local logits of shape {local_logits.shape} with labels "
@@ -130,7 +140,7 @@ class PullPush(Term):
       per_example: whether the norms are divided by the batch size, which makes a weight carry over
         to other batch sizes; False: as printed.
       projections: g_i; None: `Projections()`. A module of your own maps a sequence of N features to
-        N arrays.
+        N arrays; one that is `ByLayer` needs less memory.
     """
 
     name: str = "pull_push"
@@ -146,9 +156,21 @@ class PullPush(Term):
     def head(self) -> nn.Module:
         return self.projections or Projections()
 
+    @property
+    def by_layer(self) -> bool:
+        return isinstance(self.head, ByLayer)
+
+    def of_layer(self, params: Mapping[str, Any], index: int, feature: Array) -> Array:
+        maps: Any = self.head.apply({"params": params}, index, feature, method="of_layer")
+        name = f"projections[{index}]"
+        return as_vectors(maps, name, self.representation, self.center)
+
     def value(self, outputs: Outputs) -> Float[Array, ""]:
-        projected: Any = outputs.head(self, outputs.features)
-        layers = len(outputs.features)
+        if self.by_layer:
+            projected: Any = outputs.of_layers(self)
+        else:
+            projected = outputs.head(self, outputs.features)
+        layers = len(projected)
         return losses.pull_push_loss(
             projected,
             _comparable(outputs.inputs, self.num_classes),
