@@ -40,7 +40,7 @@ class Captured(NamedTuple):
     """
 
     outputs: Any
-    features: tuple[jax.Array, ...]
+    features: tuple[Any, ...]
     variables: Any
     paths: Paths
 
@@ -118,15 +118,14 @@ class Calls:
         """The places that sowed."""
         return {path for path, _ in self._found}
 
-    def collect(
-        self, sown: Callable[[str], Sequence[jax.Array]]
-    ) -> tuple[tuple[jax.Array, ...], Paths]:
+    def collect(self, sown: Callable[[str], Sequence[Any]]) -> tuple[tuple[Any, ...], Paths]:
         """Features and their paths in call order.
 
         Args:
-          sown: the arrays that were sown at a path, as the model's transforms hand them out.
+          sown: the arrays that were sown at a path, as the model's transforms hand them out, or
+            what was read of them.
         """
-        features: list[jax.Array] = []
+        features: list[Any] = []
         paths: list[str] = []
         for _, body in groupby(self._found.items(), key=lambda call: call[1][1] or call[0]):
             stacks = [
@@ -143,7 +142,7 @@ class Calls:
         return tuple(features), Paths(paths)
 
 
-def _unstacked(array: jax.Array, rank: int | None, index: str = "") -> list[tuple[str, jax.Array]]:
+def _unstacked(array: Any, rank: int | None, index: str = "") -> list[tuple[str, Any]]:
     """The layers of a scan, whose copies lie behind one another along leading axes."""
     if rank is None or array.ndim <= rank:
         return [(index, array)]

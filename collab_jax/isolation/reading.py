@@ -88,7 +88,8 @@ def _kept(primitive: Any, *_: Any, **__: Any) -> bool:
 def _together(outputs: Any) -> Any:
     """Lets the pass go on once the reading is done, while the map that it reads is there."""
     leaves, structure = _jax.tree.flatten(outputs)
-    floating = [i for i, leaf in enumerate(leaves) if _jax.numpy.issubdtype(leaf.dtype, float)]
+    kind = _jax.numpy.floating
+    floating = [i for i, leaf in enumerate(leaves) if _jax.numpy.issubdtype(leaf.dtype, kind)]
     waited = _jax.lax.optimization_barrier([leaves[i] for i in floating])
     for i, leaf in zip(floating, waited, strict=True):
         leaves[i] = leaf

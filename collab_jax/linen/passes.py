@@ -186,12 +186,9 @@ class Isolating:
 
     def _sow(self, path: str, module: nn.Module, h_local: Any) -> Place:
         number = len(module.get_variable(_COLLECTION, self.name, ()))
-        if isinstance(h_local, Read):
-            module.sow(_COLLECTION, self.name, h_local)
-            self.noted.add((path, number))
-            return self.calls.note(path, number, (), stacked=False)
+        read = isinstance(h_local, Read)
         try:
-            feature = pick(path, module, h_local, self._feature)
+            feature: Any = h_local if read else pick(path, module, h_local, self._feature)
         except CaptureError as error:
             if self.then is None:
                 raise
@@ -203,6 +200,8 @@ class Isolating:
             where = "the nn.{} of {!r}".format(*scans[-1]) if scans else "an nn.scan or nn.vmap"
             raise not_lifted(path, where, line)
         self.noted.add((path, number))
+        if read:
+            return self.calls.note(path, number, (), stacked=False)
         return self.calls.note(path, number, feature.shape, scan=_scan_of(module))
 
 

@@ -18,7 +18,9 @@ class Case:
         keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
         first = model if init is None else init
         variables = dict(jax.jit(first.init, static_argnums=2)(keys, inputs, True))
-        self.variables = {k: v for k, v in variables.items() if k in ("params", "batch_stats")}
+        self.variables = {
+            k: v for k, v in variables.items() if k in ("params", "batch_stats", "lora")
+        }
 
     def plain(self, params, inputs):
         return self.model.apply(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import ALL_TERMS, tiny_config
 
-from collab_jax import losses
+from collab_jax import linen, losses
 from collab_jax.data import DataInfo
 from collab_jax.objective import Objective, Outputs, Term
 from collab_jax.training.build import create_experiment
@@ -40,6 +40,18 @@ def total(parts, state, batch, params, heads):
     return parts.objective(outputs, 0), outputs
 
 
+def features_of(parts, params, batch_stats, inputs, **options):
+    return linen.capture(
+        parts.model,
+        {"params": params, "batch_stats": batch_stats},
+        inputs,
+        layers=parts.objective.layers,
+        rngs={"dropout": jax.random.key(1)},
+        **parts.objective.options,
+        **options,
+    ).features
+
+
 @pytest.mark.smoke
 def test_the_terms_of_each_method():
     expected = {
@@ -69,8 +81,9 @@ def test_total_is_the_weighted_sum_of_the_losses(batch):
     # The terms again, from the outputs, by the public losses.
     inputs, labels = batch
     head = {term.name: term.head for term in parts.objective.terms}
-    local_logits = head["mid"].apply({"params": state.heads["mid"]}, outputs.features)
-    projected = head["pull_push"].apply({"params": state.heads["pull_push"]}, outputs.features)
+    features = features_of(parts, state.params, state.batch_stats, inputs)
+    local_logits = head["mid"].apply({"params": state.heads["mid"]}, features)
+    projected = head["pull_push"].apply({"params": state.heads["pull_push"]}, features)
     assert local_logits.shape == (13, 6, 10)
     ramp = np.arange(13) / 12
     expected = {
@@ -87,6 +100,43 @@ def test_total_is_the_weighted_sum_of_the_losses(batch):
     }
     for name, value in expected.items():
         np.testing.assert_allclose(values[name], value, rtol=2e-4, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_reading_inside_of_the_layers_changes_nothing(batch, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        check_reading(batch, dtype)
+
+
+def check_reading(batch, dtype):
+    parts, state = start(ALL_TERMS, model__dtype="bfloat16" if dtype == "bfloat16" else "float32")
+    inputs, labels = batch
+    params, heads, inputs = state.params, state.heads, inputs
+    if dtype == "float64":
+        wide = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)  # noqa: E731
+        params, heads, inputs = wide((params, heads, inputs))
+
+    def inside(params, heads):
+        return total(parts, state, (inputs, labels), params, heads)[0]
+
+    def outside(params, heads):
+        (_, outputs) = total(parts, state, (inputs, labels), params, heads)
+        features = features_of(parts, params, state.batch_stats, inputs, joint=False)
+        return parts.objective(outputs.replace(features=features, readings={}), 0)
+
+    found, expected = (
+        jax.jit(jax.value_and_grad(form, argnums=(0, 1), has_aux=True))(params, heads)
+        for form in (inside, outside)
+    )
+    bound = {"float64": 1e-6, "float32": 1e-3, "bfloat16": 0.1}[dtype]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(
+            a, b, rtol=bound, atol=bound * float(jnp.abs(b).max())
+        ),
+        found,
+        expected,
+    )
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_three_steps_of_all_four_terms_lower_the_total(batch, variables):
         params, heads = trainable
         outputs, _ = table.forward(CNN(), {"params": params}, heads, *batch, rngs={"dropout": key})
         assert outputs.branches.shape == (4, 6, 5)
-        assert [x.shape for x in outputs.features] == [(6, 8, 8, 4), (6, 4, 4, 8)]
+        assert [x.shape for x in outputs.readings["mid"]] == [(6, 5), (6, 5)]
         return table(outputs)
 
     trainable = (variables["params"], heads)
@@ -145,7 +145,7 @@ def test_a_split_may_be_at_a_layer_whose_features_are_read(batch, variables, joi
                 CNN(0.0), {"params": params}, heads, *batch, rngs=DROPOUT, joint=joint
             )
             assert found.branches.shape == (3, 6, 5)
-            assert [x.shape for x in found.features] == [(6, 8, 8, 4), (6, 4, 4, 8)]
+            assert [x.shape for x in found.readings["mid"]] == [(6, 5), (6, 5)]
             return table(found)[0]
 
         # A program that is differentiated when it has been traced traces its layers once more.
@@ -279,7 +279,7 @@ def test_every_token_may_be_an_example():
 
     found = run(table, weights=padding)
     assert found.branches.shape == (2, 12, 7)
-    assert [x.shape for x in found.features] == [(12, 6), (12, 6), (12, 7)]
+    assert [x.shape for x in found.readings["mid"]] == [(12, 7)] * 3
     assert found.inputs.shape == (12,) and found.weights.shape == (12,)
     total, values = table(found)
     assert np.isfinite(total)
