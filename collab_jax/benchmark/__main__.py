@@ -31,6 +31,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="only ResNet-101, 64 x 3 x 64 x 64: baseline, tree, hierarchical dropout",
     )
+    plan.add_argument(
+        "--remat", action="store_true", help="plan every step with model.remat=True as well"
+    )
     split = commands.add_parser(
         "collectives", help="what GPUs that share a batch send each other (extra `plan`)"
     )
@@ -126,6 +129,10 @@ def _plan(options: argparse.Namespace, command: str) -> None:
             cases += [replace(case, method=method) for method in options.methods or METHODS]
             if not options.methods:
                 cases += economical_cases(case) + dropping_cases(case)
+    if options.remat:
+        cases += [
+            replace(case, overrides={**case.overrides, "model.remat": True}) for case in cases
+        ]
     output: Path = options.output
     rows = plan_all(cases, options.gpus, output.with_suffix(".json"))
     output.with_suffix(".md").write_text(report.markdown(rows, command))

@@ -16,8 +16,8 @@ _RANGE = re.compile(r"^    (\S+?\{[\d,]*\}):(\d+)-(\d+)$", re.MULTILINE)
 _VALUE = re.compile(r"value: <\d+ (\S+?)(\{[\d,]*\})? @\d+> \(size=(\d+),offset=\d+\): (\S+)")
 _NAME = re.compile(r"^\s+(?:ROOT )?%?(\S+) = .*?op_name=\"([^\"]*)\"", re.MULTILINE)
 PARTS = {
-    "heads": r"jvp\(mid\)",
-    "projections": r"jvp\(pull_push\)",
+    "heads": r"jvp\(mid\)|read_mid\b",
+    "projections": r"jvp\(pull_push\)|read_pull_push\b",
     "L_kernel": r"jvp\(kernel\)",
     "backward pass": r"transpose\(jvp\(trunk",
     "forward pass": r"jvp\(trunk",
