@@ -81,7 +81,12 @@ def joint_reading(
     return reading
 
 
-def _kept(primitive: Any, *_: Any, **__: Any) -> bool:
+def _kept(primitive: Any, *_: Any, **params: Any) -> bool:
+    """Whether the backward pass keeps what a primitive gives; a call's is what it calls."""
+    inner = [getattr(value, "jaxpr", value) for value in params.values()]
+    called = [equation for jaxpr in inner for equation in getattr(jaxpr, "eqns", ())]
+    if called:
+        return any(_kept(equation.primitive, **equation.params) for equation in called)
     return primitive.name not in _CHEAP
 
 
