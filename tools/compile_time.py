@@ -4,6 +4,7 @@ Commands:
     python tools/compile_time.py runs                       # this checkout, by method
     python tools/compile_time.py runs --checkout OTHER ...  # several versions, in turn
     python tools/compile_time.py parts                      # the four-term step without one part
+    python tools/compile_time.py kernels                    # what the four-term step compiles to
 
 `runs` starts the program itself, one step of it, and listens to what JAX reports, so that it
 measures any version. No compiled program is kept or read. Times are the processor's, of all
@@ -15,18 +16,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = "out+mid+pull_push+kernel"
 METHODS = ("baseline", ALL)
 PARTS = ("nothing", "augmentation", "momentum and weight decay", "backward pass", *ALL.split("+"))
+SCOPES = ("augment", "optimizer", "trunk", *ALL.split("+"))
 
 _LISTEN = """
 import json, os, runpy, sys, time, types
@@ -84,8 +88,8 @@ def one_step(checkout: Path, method: str) -> dict[str, float]:
         return _new_process(_LISTEN, arguments, checkout)
 
 
-def without(part: str) -> dict[str, float]:
-    """Seconds of a four-term step that lacks a part; a program of its own."""
+def step_without(part: str) -> Callable[[], Any]:
+    """What traces a four-term step that lacks a part."""
     import dataclasses
     from functools import partial
 
@@ -132,8 +136,14 @@ def without(part: str) -> dict[str, float]:
         return made.objective(outputs, state.step)
 
     whole = forward if part == "backward pass" else partial(step.train_step, settings)
+    return lambda: jax.jit(whole).trace(state, batch)
+
+
+def without(part: str) -> dict[str, float]:
+    """Seconds of a four-term step that lacks a part; a program of its own."""
+    trace = step_without(part)
     began = time.process_time()
-    traced = jax.jit(whole).trace(state, batch)
+    traced = trace()
     at_trace = time.process_time()
     lowered = traced.lower()
     at_lowering = time.process_time()
@@ -143,6 +153,38 @@ def without(part: str) -> dict[str, float]:
         "lower": at_lowering - at_trace,
         "xla": time.process_time() - at_lowering,
     }
+
+
+def kernels() -> str:
+    """The step's fused loops by the part that they are of: calls, programs, instructions of these.
+
+    Loops of one text are compiled once.
+    """
+    text = step_without("nothing")().lower().compile().as_text()
+    bodies = dict(re.findall(r"^(%[\w.-]+) \(.*?\{\n(.*?)^\}", text, re.M | re.S))
+
+    def plain(name: str) -> str:
+        body = re.sub(r", (metadata|backend_config)=\{.*", "", bodies[name])
+        called = [other for other in re.findall(r"=(%[\w.-]+)", body) if other in bodies]
+        numbers: dict[str, int] = {}
+        body = re.sub(
+            r"%[\w.-]+", lambda found: f"%{numbers.setdefault(found[0], len(numbers))}", body
+        )
+        return body + "".join(map(plain, called))
+
+    calls: dict[str, list[str]] = {}
+    entry = text[text.index("\nENTRY") :]
+    for line in re.findall(r"^.* fusion\(.*$", entry, re.M):
+        name = (re.findall(r'op_name="([^"]*)"', line) or [""])[0]
+        scopes = [scope for scope in SCOPES if re.search(rf"\b{scope}\b", name)]
+        backward = ", backward" if "transpose(" in name else ""
+        part = (scopes or ["finite, sums, step's keys"])[0] + backward
+        calls.setdefault(part, []).append(plain(re.findall(r"calls=(%[\w.-]+)", line)[0]))
+    lines = ["| part | calls | programs | instructions |", "|---|---:|---:|---:|"]
+    for part, found in sorted(calls.items(), key=lambda item: -len(set(item[1]))):
+        size = sum(body.count("\n") for body in set(found))
+        lines.append(f"| {part} | {len(found)} | {len(set(found))} | {size} |")
+    return "\n".join(lines)
 
 
 def _table(title: str, found: dict[tuple[str, ...], list[dict[str, float]]]) -> str:
@@ -160,7 +202,7 @@ def _table(title: str, found: dict[tuple[str, ...], list[dict[str, float]]]) -> 
 def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(description="Where the time before the first step goes.")
-    parser.add_argument("what", choices=["runs", "parts", "part"])
+    parser.add_argument("what", choices=["runs", "parts", "part", "kernels"])
     parser.add_argument("--checkout", type=Path, nargs="+", default=[ROOT])
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--repeats", type=int, default=3)
@@ -169,6 +211,9 @@ def main() -> None:
     found: dict[tuple[str, ...], list[dict[str, float]]] = {}
     if options.what == "part":
         print(json.dumps(without(options.without)))
+        return
+    if options.what == "kernels":
+        print(kernels())
         return
     for _ in range(options.repeats):
         if options.what == "runs":
