@@ -5,6 +5,7 @@ Commands:
     python tools/compile_time.py runs --checkout OTHER ...  # several versions, in turn
     python tools/compile_time.py parts                      # the four-term step without one part
     python tools/compile_time.py kernels                    # what the four-term step compiles to
+    python tools/compile_time.py options                    # XLA's own that could shorten it
 
 `runs` starts the program itself, one step of it, and listens to what JAX reports, so that it
 measures any version. No compiled program is kept or read. Times are the processor's, of all
@@ -30,6 +31,16 @@ ROOT = Path(__file__).resolve().parents[1]
 ALL = "out+mid+pull_push+kernel"
 METHODS = ("baseline", ALL)
 PARTS = ("nothing", "augmentation", "momentum and weight decay", "backward pass", *ALL.split("+"))
+OPTIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"xla_backend_optimization_level": 1},
+    {"xla_backend_optimization_level": 0},
+    {"xla_llvm_disable_expensive_passes": True},
+    {"xla_cpu_parallel_codegen_split_count": 1},
+    {"xla_cpu_prefer_vector_width": 128},
+    {"xla_cpu_use_fusion_emitters": False},
+    {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"},
+)
 SCOPES = ("augment", "optimizer", "trunk", *ALL.split("+"))
 
 _LISTEN = """
@@ -88,8 +99,8 @@ def one_step(checkout: Path, method: str) -> dict[str, float]:
         return _new_process(_LISTEN, arguments, checkout)
 
 
-def step_without(part: str) -> Callable[[], Any]:
-    """What traces a four-term step that lacks a part."""
+def step_without(part: str) -> tuple[Any, Callable[[], Any], Any]:
+    """A four-term step that lacks a part, what makes its state, and its batch's shapes."""
     import dataclasses
     from functools import partial
 
@@ -115,7 +126,6 @@ def step_without(part: str) -> Callable[[], Any]:
     init = partial(
         create_train_state, made.model, made.objective, settings.optimizer, info.image_shape, seed=0
     )
-    state = jax.eval_shape(init)
     size = config.batch_size
 
     def array(shape: tuple[int, ...], dtype: str) -> jax.ShapeDtypeStruct:
@@ -136,14 +146,17 @@ def step_without(part: str) -> Callable[[], Any]:
         return made.objective(outputs, state.step)
 
     whole = forward if part == "backward pass" else partial(step.train_step, settings)
-    return lambda: jax.jit(whole).trace(state, batch)
+    return jax.jit(whole), init, batch
 
 
 def without(part: str) -> dict[str, float]:
     """Seconds of a four-term step that lacks a part; a program of its own."""
-    trace = step_without(part)
+    import jax
+
+    jitted, init, batch = step_without(part)
+    state = jax.eval_shape(init)
     began = time.process_time()
-    traced = trace()
+    traced = jitted.trace(state, batch)
     at_trace = time.process_time()
     lowered = traced.lower()
     at_lowering = time.process_time()
@@ -160,7 +173,10 @@ def kernels() -> str:
 
     Loops of one text are compiled once.
     """
-    text = step_without("nothing")().lower().compile().as_text()
+    import jax
+
+    jitted, init, batch = step_without("nothing")
+    text = jitted.lower(jax.eval_shape(init), batch).compile().as_text()
     bodies = dict(re.findall(r"^(%[\w.-]+) \(.*?\{\n(.*?)^\}", text, re.M | re.S))
 
     def plain(name: str) -> str:
@@ -187,6 +203,30 @@ def kernels() -> str:
     return "\n".join(lines)
 
 
+def with_options() -> str:
+    """Processor seconds of XLA and of a step, with each of its options that could shorten it."""
+    import jax
+    import numpy as np
+
+    jitted, init, shapes = step_without("nothing")
+    batch = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes)
+    lowered = jitted.lower(init(), batch)
+    lines = ["| option | XLA s | step ms, median | loss |", "|---|---:|---:|---:|"]
+    for options in OPTIONS:
+        began = time.process_time()
+        step = lowered.compile(compiler_options=options)
+        compiled = time.process_time() - began
+        state, report = jax.block_until_ready(step(init(), batch))
+        loss, steps = float(report["loss"]), []
+        for _ in range(15):
+            began = time.process_time()
+            state, _ = jax.block_until_ready(step(state, batch))
+            steps.append(time.process_time() - began)
+        name = ", ".join(f"`{key}={value}`" for key, value in options.items()) or "none"
+        lines.append(f"| {name} | {compiled:.1f} | {1e3 * np.median(steps):.1f} | {loss:.7g} |")
+    return "\n".join(lines)
+
+
 def _table(title: str, found: dict[tuple[str, ...], list[dict[str, float]]]) -> str:
     """Medians, and the range of the sums."""
     lines = [f"| {title} | trace s | lower s | XLA s | together s | from | to |"]
@@ -202,7 +242,7 @@ def _table(title: str, found: dict[tuple[str, ...], list[dict[str, float]]]) -> 
 def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(description="Where the time before the first step goes.")
-    parser.add_argument("what", choices=["runs", "parts", "part", "kernels"])
+    parser.add_argument("what", choices=["runs", "parts", "part", "kernels", "options"])
     parser.add_argument("--checkout", type=Path, nargs="+", default=[ROOT])
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--repeats", type=int, default=3)
@@ -212,8 +252,8 @@ def main() -> None:
     if options.what == "part":
         print(json.dumps(without(options.without)))
         return
-    if options.what == "kernels":
-        print(kernels())
+    if options.what in ("kernels", "options"):
+        print(kernels() if options.what == "kernels" else with_options())
         return
     for _ in range(options.repeats):
         if options.what == "runs":
