@@ -37,7 +37,9 @@ def listing(folder: Path, name: str) -> Listing:
     """
     if not folder.is_dir():
         found = "is a file" if folder.is_file() else "no such folder"
-        raise UserError(f"data.name = {name}: {found}, expected a folder, and in it one for each class")
+        raise UserError(
+            f"data.name = {name}: {found}, expected a folder, and in it one for each class"
+        )
     inner = _folders(folder)
     splits = {SPLITS[path.name.lower()]: path for path in inner if path.name.lower() in SPLITS}
     splits = {split: splits[split] for split in ("train", "test", "validation") if split in splits}
