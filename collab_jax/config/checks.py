@@ -69,7 +69,11 @@ def parse_method(text: Any) -> str:
         if name in OTHER_METHODS:
             raise UserError(f"method {shown(text)}: {name} stands alone, expected no + beside it")
         if name not in known:
-            hint = did_you_mean(name.lower().replace("-", "_"), (*known, *OTHER_METHODS))
+            parts = re.split(r"[\s,&/]+", text.replace("+", ","))
+            if len(parts) > len(names) and set(parts) <= set(known):
+                hint = f"; did you mean {'+'.join(parts)}?"
+            else:
+                hint = did_you_mean(name.lower().replace("-", "_"), (*known, *OTHER_METHODS))
             raise UserError(
                 f"method {shown(text)}: unknown {shown(name)}, expected baseline, tree, "
                 f"multi_instance or any of {', '.join(known)} joined by +{hint}"

@@ -25,7 +25,9 @@ _OTHER_NAMES = {
     "batch": "batch_size",
     "bs": "batch_size",
     "wd": "weight_decay",
+    "data": "data.name",
     "dataset": "data.name",
+    "model": "model.name",
     "arch": "model.name",
 }
 
