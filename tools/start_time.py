@@ -120,7 +120,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    command = f"python tools/start_time.py --core {args.core} --out {args.out}"
+    command = "python " + " ".join(["tools/start_time.py", *sys.argv[1:]])
     text = page(measured(args.core, args.repeats), command, args.repeats)
     args.out.write_text(text)
     print(text)
