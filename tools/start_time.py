@@ -100,7 +100,7 @@ def page(rows, command, repeats):
         "",
         f"Command: `{command}`. {platform.machine()}, one core, jax {jax.__version__}, Python "
         f"{platform.python_version()}; seconds of whole processes, with the start of the "
-        f"interpreter, of {repeats} runs. Other work ran on the same core, so that the clock's are "
+        f"interpreter, of {repeats} runs. Where other work runs on the same core, the clock's are "
         "too many: the processor's, user and system, are what an idle core takes.",
         "",
         "| | processor s, median | least | on the clock, median | least | aim s |",

@@ -69,9 +69,9 @@ def parse_method(text: Any) -> str:
         if name in OTHER_METHODS:
             raise UserError(f"method {shown(text)}: {name} stands alone, expected no + beside it")
         if name not in known:
-            parts = re.split(r"[\s,&/]+", text.replace("+", ","))
+            parts = re.split(r"[\s,&/]+", text.lower().replace("+", ","))
             if len(parts) > len(names) and set(parts) <= set(known):
-                hint = f"; did you mean {'+'.join(parts)}?"
+                hint = f"; did you mean {'+'.join(dict.fromkeys(parts))}?"
             else:
                 hint = did_you_mean(name.lower().replace("-", "_"), (*known, *OTHER_METHODS))
             raise UserError(

@@ -87,9 +87,9 @@ class FlagParser(argparse.ArgumentParser):
 
 
 def _meant_for_flag(argument: str) -> str:
-    name, equals, value = argument.partition("=")
+    name, equals, _ = argument.partition("=")
     if equals and (key := full_key(name.removeprefix("config."))):
-        return f"; did you mean {_PREFIX}{key}={value}?"
+        return f"; did you mean {_PREFIX}{key}=...?"
     with suppress(UserError):
         return f"; did you mean --config FILE:{parse_method(argument)}?"
     return ""

@@ -30,11 +30,11 @@ def hint(name: str, known: Iterable[str]) -> str:
     """
     path = Path(os.path.expanduser(name))
     kind, _, place = name.partition(":")
-    ending = _BY_ENDING.get(path.suffix.lower())
+    by_ending = _BY_ENDING.get(path.suffix.lower())
     if path.is_dir():
         near = [f"folder:{name}"]
-    elif ending and path.is_file():
-        near = [f"{ending}:{name}"]
+    elif by_ending and path.is_file():
+        near = [f"{by_ending}:{name}"]
     elif place and (kinds := difflib.get_close_matches(kind.lower(), _KINDS, 1, 0.7)):
         near = [f"{_KINDS[kinds[0]]}:{place}"]
     else:

@@ -28,6 +28,7 @@ __all__ = ["load"]
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.-]+)?(:\d+\.\d+\.\d+)?")
 _CHUNK = 1000
 _OWN = (*ARCHIVES, "digits")
+_OTHERS = "digits, the path of an .npz file, or folder:, csv: or hf: with one"
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def _builder(name: str, root: Path) -> Any:
             import array_record  # noqa: F401  (TFDS imports it, and says less without it)
             import tensorflow_datasets as tfds
     except UserError as error:
-        text = f"data.name = {name!r}, as a data set of TFDS: {error}"
+        text = f"data.name = {name!r}, as a data set of TFDS: {error}; or else {_OTHERS}"
         raise UserError(text + hint(name, _OWN)) from None
     with _quiet():
         try:
@@ -98,8 +99,7 @@ def _builder(name: str, root: Path) -> Any:
         known = [*tfds.list_builders(with_community_datasets=False), *_OWN]
         raise UserError(
             f"data.name = {name!r}: no such data set, expected a name of TFDS such as cifar10 or "
-            "imagenet_resized/32x32, digits, the path of an .npz file, or folder:, csv: or hf: "
-            f"with one{hint(name, known)}"
+            f"imagenet_resized/32x32, {_OTHERS}{hint(name, known)}"
         )
 
 

@@ -173,7 +173,7 @@ def note(epoch: int, means: Mapping[str, float | None], rate: float | None) -> s
 
 
 def device_names() -> str:
-    """The devices in use, such as `2 x NVIDIA H100`."""
+    """The devices in use, such as `2 x NVIDIA H100 (gpu)` or `1 x cpu`."""
     devices = jax.devices()
     kind, platform = devices[0].device_kind, devices[0].platform
     return f"{len(devices)} x {kind}" + ("" if kind == platform else f" ({platform})")

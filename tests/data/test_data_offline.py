@@ -136,10 +136,13 @@ def test_a_missing_package_is_named_with_its_extra(package, name, extra, tmp_pat
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError) as caught:
         data.load(name, data_dir=str(tmp_path / "data"), test=0.25 if name[-3:] == "own" else 0)
-    where = f"data.name = {name!r}, as a data set of TFDS: " if extra == "tfds" else ""
+    before, behind = "", ""
+    if extra == "tfds":
+        before = f"data.name = {name!r}, as a data set of TFDS: "
+        behind = "; or else digits, the path of an .npz file, or folder:, csv: or hf: with one"
     assert str(caught.value) == (
-        f"{where}the package {package} is not installed, expected the extra {extra}: "
-        f"pip install '.[{extra}]'"
+        f"{before}the package {package} is not installed, expected the extra {extra}: "
+        f"pip install '.[{extra}]'{behind}"
     )
 
 

@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from collab_jax.training.evaluation import CONFIDENCE_BINS, confidence_gaps
+from collab_jax.data import DataInfo, Split
+from collab_jax.models import create_model
+from collab_jax.training.evaluation import CONFIDENCE_BINS, Evaluator, confidence_gaps
+from collab_jax.training.placement import Placement
 
 
 def expected_calibration_error(probabilities, labels):
@@ -40,3 +43,17 @@ def test_certain_and_right_is_calibrated_and_certain_and_wrong_is_not():
     whole = jnp.ones(4, bool)
     assert jnp.abs(confidence_gaps(logits, jnp.arange(4), whole)).sum() == 0
     assert jnp.abs(confidence_gaps(logits, (jnp.arange(4) + 1) % 4, whole)).sum() == 4
+
+
+def test_an_evaluation_adds_up_its_batches():
+    model = create_model("vgg16", num_classes=10, width=0.03125, classifier_width=8)
+    info = DataInfo(10, tuple("abcdefghij"), (8, 8, 1), (0.5,), (0.2,))
+    images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), np.uint8)
+    labels = np.random.default_rng(1).integers(0, 10, 50)
+    variables = dict(model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1))))
+    evaluate = Evaluator(model, info, 16, Placement())
+    found, logits = evaluate(variables, Split(images, labels), keep_logits=True)
+    exact = np.exp(logits.astype(np.float64))
+    exact /= exact.sum(1, keepdims=True)
+    wanted = 100 * expected_calibration_error(exact, labels)
+    assert found.calibration_error == pytest.approx(wanted, abs=1e-4)
