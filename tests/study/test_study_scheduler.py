@@ -278,6 +278,14 @@ def test_runs_survive_a_killed_study_and_are_adopted(study, tmp_path):
     assert starts(first) == starts(second) == 1
 
 
+def _lives(process):
+    """Whether a process is there and no zombie."""
+    try:
+        return bool(Path(f"/proc/{process}/cmdline").read_bytes())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 @pytest.mark.slow
 def test_killed_twice_a_study_gives_the_same_bits(tmp_path, monkeypatch):
     """Real training on digits: once undisturbed, once with study and run killed, then the study."""
@@ -313,8 +321,11 @@ def test_killed_twice_a_study_gives_the_same_bits(tmp_path, monkeypatch):
     wait_for(lambda: lines() >= 2, 200)
     process.kill()
     holder = (run_dir / ".lock").read_text()
-    os.kill(int(holder.split()[1]), signal.SIGKILL)
+    killed = int(holder.split()[1])
+    os.kill(killed, signal.SIGKILL)
     process.wait()
+    # A study that begins while its run still dies would take it over, and tell how it ended.
+    wait_for(lambda: not _lives(killed))
     process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL)
     wait_for(lambda: (run_dir / ".lock").read_text() not in ("", holder), 200)
     process.kill()
