@@ -4,8 +4,8 @@ Commands:
     python tools/compile_time.py runs                       # this checkout, by method
     python tools/compile_time.py runs --checkout OTHER ...  # several versions, in turn
     python tools/compile_time.py parts                      # the four-term step without one part
-    python tools/compile_time.py kernels                    # what the four-term step compiles to
-    python tools/compile_time.py options                    # XLA's own that could shorten it
+    python tools/compile_time.py fusions                    # what the four-term step compiles to
+    python tools/compile_time.py options                    # XLA's options that could shorten it
 
 `runs` starts the program itself, one step of it, and listens to what JAX reports, so that it
 measures any version. No compiled program is kept or read. Times are the processor's, of all
@@ -168,7 +168,7 @@ def without(part: str) -> dict[str, float]:
     }
 
 
-def kernels() -> str:
+def fusions() -> str:
     """The step's fused loops by the part that they are of: calls, programs, instructions of these.
 
     Loops of one text are compiled once.
@@ -242,7 +242,7 @@ def _table(title: str, found: dict[tuple[str, ...], list[dict[str, float]]]) -> 
 def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(description="Where the time before the first step goes.")
-    parser.add_argument("what", choices=["runs", "parts", "part", "kernels", "options"])
+    parser.add_argument("what", choices=["runs", "parts", "part", "fusions", "options"])
     parser.add_argument("--checkout", type=Path, nargs="+", default=[ROOT])
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--repeats", type=int, default=3)
@@ -252,8 +252,8 @@ def main() -> None:
     if options.what == "part":
         print(json.dumps(without(options.without)))
         return
-    if options.what in ("kernels", "options"):
-        print(kernels() if options.what == "kernels" else with_options())
+    if options.what in ("fusions", "options"):
+        print(fusions() if options.what == "fusions" else with_options())
         return
     for _ in range(options.repeats):
         if options.what == "runs":

@@ -11,7 +11,7 @@ from collab_jax.config.checks import parse_method
 from collab_jax.config.resolve import check_key
 from collab_jax.config.schema import SCHEMA
 from collab_jax.config.text import as_text, did_you_mean, full_key
-from collab_jax.errors import UserError
+from collab_jax.errors import UserError, meant
 
 __all__ = ["FlagParser"]
 
@@ -82,16 +82,16 @@ class FlagParser(argparse.ArgumentParser):
         key = full_key(flag.lstrip("-"))
         flags = [text for action in self._actions for text in action.option_strings]
         own = [text for text in flags if not text.startswith(_PREFIX)]
-        hint = f"; did you mean {_PREFIX}{key}?" if key else did_you_mean(flag, own)
+        hint = meant([_PREFIX + key]) if key else did_you_mean(flag, own)
         return UserError(f"unknown flag {flag!r}{hint or '; --help lists the flags'}")
 
 
 def _meant_for_flag(argument: str) -> str:
     name, equals, _ = argument.partition("=")
     if equals and (key := full_key(name.removeprefix("config."))):
-        return f"; did you mean {_PREFIX}{key}=...?"
+        return meant([f"{_PREFIX}{key}=..."])
     with suppress(UserError):
-        return f"; did you mean --config FILE:{parse_method(argument)}?"
+        return meant([f"--config FILE:{parse_method(argument)}"])
     return ""
 
 

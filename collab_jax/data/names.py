@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["hint"]
+from collab_jax.errors import meant
+
+__all__ = ["meant_for"]
 
 _KINDS = {
     "folder": "folder",
@@ -21,7 +23,7 @@ _KINDS = {
 _BY_ENDING = {".csv": "csv", ".parquet": "hf"}
 
 
-def hint(name: str, known: Iterable[str]) -> str:
+def meant_for(name: str, known: Iterable[str]) -> str:
     """`; did you mean A or B?`, or nothing.
 
     Args:
@@ -39,4 +41,4 @@ def hint(name: str, known: Iterable[str]) -> str:
         near = [f"{_KINDS[kinds[0]]}:{place}"]
     else:
         near = difflib.get_close_matches(name.split("/")[0].lower(), known, 3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    return meant(near)

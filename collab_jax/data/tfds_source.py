@@ -19,7 +19,7 @@ import numpy as np
 from collab_jax.data import cache, tfds_files
 from collab_jax.data.archive_formats import ARCHIVES
 from collab_jax.data.arrays import Arrays, area_downscale, target_shape
-from collab_jax.data.names import hint
+from collab_jax.data.names import meant_for
 from collab_jax.errors import UserError, cut, needs, reason
 from collab_jax.files import atomic
 
@@ -85,7 +85,7 @@ def _builder(name: str, root: Path) -> Any:
             import tensorflow_datasets as tfds
     except UserError as error:
         text = f"data.name = {name!r}, as a data set of TFDS: {error}; or else {_OTHERS}"
-        raise UserError(text + hint(name, _OWN)) from None
+        raise UserError(text + meant_for(name, _OWN)) from None
     with _quiet():
         try:
             if _NAME.fullmatch(name):
@@ -99,7 +99,7 @@ def _builder(name: str, root: Path) -> Any:
         known = [*tfds.list_builders(with_community_datasets=False), *_OWN]
         raise UserError(
             f"data.name = {name!r}: no such data set, expected a name of TFDS such as cifar10 or "
-            f"imagenet_resized/32x32, {_OTHERS}{hint(name, known)}"
+            f"imagenet_resized/32x32, {_OTHERS}{meant_for(name, known)}"
         )
 
 

@@ -68,8 +68,6 @@ def contrasts(table: TableData, name: str) -> list[tuple[CellData, CellData, Dif
 
 def contrast_blocks(table: TableData) -> Iterator[Block]:
     """The direct contrasts as a table, nothing where the study asks for none."""
-    if not table.contrasts:
-        return
     measured = {name: title for name, title in MEASURES.items() if has_measure(table, name)}
     titles = {**{name: title for name, (_, title) in PROTOCOLS.items()}, **measured}
     found = {name: contrasts(table, name) for name in titles}

@@ -78,10 +78,7 @@ def run(
         "data_fingerprint": dataset.fingerprint,
         "split": "test",
         "images": len(labels),
-        "loss": evaluation.loss,
-        "top1_error": evaluation.top1_error,
-        "top5_error": evaluation.top5_error,
-        "calibration_error": evaluation.calibration_error,
+        **vars(evaluation),
         "class_error": {
             name: 100.0 * float(1 - confusion[i, i] / counts[i]) if counts[i] else None
             for i, name in enumerate(names)
