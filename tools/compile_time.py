@@ -4,6 +4,8 @@ Commands:
     python tools/compile_time.py runs                       # this checkout, by method
     python tools/compile_time.py runs --checkout OTHER ...  # several versions, in turn
     python tools/compile_time.py parts                      # the four-term step without one part
+    python tools/compile_time.py fusions                    # what the four-term step compiles to
+    python tools/compile_time.py options                    # XLA's options that could shorten it
 
 `runs` starts the program itself, one step of it, and listens to what JAX reports, so that it
 measures any version. No compiled program is kept or read. Times are the processor's, of all
@@ -15,21 +17,34 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = "out+mid+pull_push+kernel"
 METHODS = ("baseline", ALL)
 PARTS = ("nothing", "augmentation", "momentum and weight decay", "backward pass", *ALL.split("+"))
+OPTIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"xla_backend_optimization_level": 1},
+    {"xla_backend_optimization_level": 0},
+    {"xla_llvm_disable_expensive_passes": True},
+    {"xla_cpu_parallel_codegen_split_count": 1},
+    {"xla_cpu_prefer_vector_width": 128},
+    {"xla_cpu_use_fusion_emitters": False},
+    {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"},
+)
+SCOPES = ("augment", "optimizer", "trunk", *ALL.split("+"))
 
 _LISTEN = """
-import json, runpy, sys, time, types
+import json, os, runpy, sys, time, types
 import jax
 from jax._src import dispatch
 
@@ -41,21 +56,19 @@ NAMES = {
     "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower",
     "/jax/core/compile/backend_compile_duration": "xla",
 }
+STEPS = ("run", "run_batch")
 
 def listen(event, seconds, fun_name="", **_):
-    if event in NAMES:
-        of = found.setdefault(fun_name.removeprefix("jit(").removesuffix(")"), {})
-        of[NAMES[event]] = of.get(NAMES[event], 0.0) + seconds
+    if event in NAMES and fun_name.removeprefix("jit(").removesuffix(")") in STEPS:
+        found[NAMES[event]] = seconds
+        if len(found) == 3:
+            print("\\n" + json.dumps(found), flush=True)
+            os._exit(0)
 
 jax.monitoring.register_event_duration_secs_listener(listen)
 sys.argv = ["launch.py", *sys.argv[2:]]
 sys.path.insert(0, "")
-try:
-    runpy.run_path("launch.py", run_name="__main__")
-except SystemExit as end:
-    assert not end.code, end.code
-step = max(found.values(), key=lambda times: times.get("xla", 0.0))
-print("\\n" + json.dumps(step))
+runpy.run_path("launch.py", run_name="__main__")
 """
 
 
@@ -86,8 +99,8 @@ def one_step(checkout: Path, method: str) -> dict[str, float]:
         return _new_process(_LISTEN, arguments, checkout)
 
 
-def without(part: str) -> dict[str, float]:
-    """Seconds of a four-term step that lacks a part; a program of its own."""
+def step_without(part: str) -> tuple[Any, Callable[[], Any], Any]:
+    """A four-term step that lacks a part, what makes its state, and its batch's shapes."""
     import dataclasses
     from functools import partial
 
@@ -113,7 +126,6 @@ def without(part: str) -> dict[str, float]:
     init = partial(
         create_train_state, made.model, made.objective, settings.optimizer, info.image_shape, seed=0
     )
-    state = jax.eval_shape(init)
     size = config.batch_size
 
     def array(shape: tuple[int, ...], dtype: str) -> jax.ShapeDtypeStruct:
@@ -134,8 +146,17 @@ def without(part: str) -> dict[str, float]:
         return made.objective(outputs, state.step)
 
     whole = forward if part == "backward pass" else partial(step.train_step, settings)
+    return jax.jit(whole), init, batch
+
+
+def without(part: str) -> dict[str, float]:
+    """Seconds of a four-term step that lacks a part; a program of its own."""
+    import jax
+
+    jitted, init, batch = step_without(part)
+    state = jax.eval_shape(init)
     began = time.process_time()
-    traced = jax.jit(whole).trace(state, batch)
+    traced = jitted.trace(state, batch)
     at_trace = time.process_time()
     lowered = traced.lower()
     at_lowering = time.process_time()
@@ -145,6 +166,65 @@ def without(part: str) -> dict[str, float]:
         "lower": at_lowering - at_trace,
         "xla": time.process_time() - at_lowering,
     }
+
+
+def fusions() -> str:
+    """The step's fused loops by the part that they are of: calls, programs, instructions of these.
+
+    Loops of one text are compiled once.
+    """
+    import jax
+
+    jitted, init, batch = step_without("nothing")
+    text = jitted.lower(jax.eval_shape(init), batch).compile().as_text()
+    bodies = dict(re.findall(r"^(%[\w.-]+) \(.*?\{\n(.*?)^\}", text, re.M | re.S))
+
+    def plain(name: str) -> str:
+        body = re.sub(r", (metadata|backend_config)=\{.*", "", bodies[name])
+        called = [other for other in re.findall(r"=(%[\w.-]+)", body) if other in bodies]
+        numbers: dict[str, int] = {}
+        body = re.sub(
+            r"%[\w.-]+", lambda found: f"%{numbers.setdefault(found[0], len(numbers))}", body
+        )
+        return body + "".join(map(plain, called))
+
+    calls: dict[str, list[str]] = {}
+    entry = text[text.index("\nENTRY") :]
+    for line in re.findall(r"^.* fusion\(.*$", entry, re.M):
+        name = (re.findall(r'op_name="([^"]*)"', line) or [""])[0]
+        scopes = [scope for scope in SCOPES if re.search(rf"\b{scope}\b", name)]
+        backward = ", backward" if "transpose(" in name else ""
+        part = (scopes or ["finite, sums, step's keys"])[0] + backward
+        calls.setdefault(part, []).append(plain(re.findall(r"calls=(%[\w.-]+)", line)[0]))
+    lines = ["| part | calls | programs | instructions |", "|---|---:|---:|---:|"]
+    for part, found in sorted(calls.items(), key=lambda item: -len(set(item[1]))):
+        size = sum(body.count("\n") for body in set(found))
+        lines.append(f"| {part} | {len(found)} | {len(set(found))} | {size} |")
+    return "\n".join(lines)
+
+
+def with_options() -> str:
+    """Processor seconds of XLA and of a step, with each of its options that could shorten it."""
+    import jax
+    import numpy as np
+
+    jitted, init, shapes = step_without("nothing")
+    batch = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes)
+    lowered = jitted.lower(init(), batch)
+    lines = ["| option | XLA s | step ms, median | loss |", "|---|---:|---:|---:|"]
+    for options in OPTIONS:
+        began = time.process_time()
+        step = lowered.compile(compiler_options=options)
+        compiled = time.process_time() - began
+        state, report = jax.block_until_ready(step(init(), batch))
+        loss, steps = float(report["loss"]), []
+        for _ in range(15):
+            began = time.process_time()
+            state, _ = jax.block_until_ready(step(state, batch))
+            steps.append(time.process_time() - began)
+        name = ", ".join(f"`{key}={value}`" for key, value in options.items()) or "none"
+        lines.append(f"| {name} | {compiled:.1f} | {1e3 * np.median(steps):.1f} | {loss:.7g} |")
+    return "\n".join(lines)
 
 
 def _table(title: str, found: dict[tuple[str, ...], list[dict[str, float]]]) -> str:
@@ -162,7 +242,7 @@ def _table(title: str, found: dict[tuple[str, ...], list[dict[str, float]]]) -> 
 def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(description="Where the time before the first step goes.")
-    parser.add_argument("what", choices=["runs", "parts", "part"])
+    parser.add_argument("what", choices=["runs", "parts", "part", "fusions", "options"])
     parser.add_argument("--checkout", type=Path, nargs="+", default=[ROOT])
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--repeats", type=int, default=3)
@@ -171,6 +251,9 @@ def main() -> None:
     found: dict[tuple[str, ...], list[dict[str, float]]] = {}
     if options.what == "part":
         print(json.dumps(without(options.without)))
+        return
+    if options.what in ("fusions", "options"):
+        print(fusions() if options.what == "fusions" else with_options())
         return
     for _ in range(options.repeats):
         if options.what == "runs":

@@ -101,15 +101,15 @@ class Kind:
         came = Counter(trial.came if trial.good else "**wrong**" for trial in self.tried)
         wrong = [f"{trial.what}: {trial.came}" for trial in self.tried if not trial.good]
         counts = "; ".join(f"{count} {text}" for text, count in came.items())
-        return " | ".join(
-            [
-                f"| {self.name}",
-                "; ".join(trial.what for trial in self.tried),
-                "; ".join([counts, *wrong]),
-                ", ".join(f"`{test}`" for test in self.tests),
-                f"{'**fails**' if wrong else 'ok'} |",
-            ]
-        )
+        cells = [
+            self.name,
+            "; ".join(trial.what for trial in self.tried),
+            "; ".join([counts, *wrong]),
+            ", ".join(f"`{test}`" for test in self.tests),
+            "**fails**" if wrong else "ok",
+        ]
+        whole = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
+        return "| " + " | ".join(whole) + " |"
 
 
 class Small:

@@ -3,12 +3,14 @@
     python tools/start_time.py --core 0 --out results/start_time.md
 
 Every program runs pinned to the core that `--core` names. The first run fills the folder of
-compiled programs, which is a new one; the others find it warm.
+compiled programs, which is a new one; the others find it warm. Beside the seconds on the clock
+stand the processor's, for a machine that does other work.
 """
 
 import argparse
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -30,7 +32,7 @@ IMPORTS = {
         3.0,
     ),
 }
-FIRST_STEP = "digits, start to first step, warm cache"
+METHODS = {"baseline": "baseline", "all four terms": "out+mid+pull_push+kernel"}
 _AIM = 8.0
 # The loop's display tells when the first step is done: what is run is the loop itself.
 _PROGRAM = """
@@ -39,7 +41,7 @@ from collab_jax.runs import loop
 dispatch = loop.Run._dispatch
 def first(self, *arguments):
     result = dispatch(self, *arguments)
-    print("first step", time.time(), flush=True)
+    print("first step", time.time(), time.process_time(), flush=True)
     raise SystemExit
 loop.Run._dispatch = first
 from collab_jax.__main__ import main
@@ -49,7 +51,8 @@ sys.exit(main())
 
 
 def timed(command, core, environment):
-    """Seconds until a program ends, or until the time that it prints for its first step."""
+    """Seconds and processor seconds until a program ends or tells of its first step."""
+    before = _processor_seconds()
     began = time.time()
     done = subprocess.run(
         ["taskset", "-c", str(core), sys.executable, *command],
@@ -58,47 +61,54 @@ def timed(command, core, environment):
         capture_output=True,
         text=True,
     )
-    ended = time.time()
+    ended, used = time.time(), _processor_seconds() - before
     lines = [line for line in done.stdout.splitlines() if line.startswith("first step")]
     if done.returncode or (_PROGRAM in command and not lines):
         raise SystemExit(done.stderr)
-    return (float(lines[0].split()[-1]) if lines else ended) - began
+    if lines:
+        ended, used = map(float, lines[0].split()[-2:])
+    return ended - began, used
+
+
+def _processor_seconds():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def measured(core, repeats):
-    """Rows: what, seconds of each time, the aim or None."""
+    """Rows: what, (seconds, processor seconds) of each time, the aim or None."""
     rows = []
     for name, (code, aim) in IMPORTS.items():
         timed(["-c", code], core, {})
         rows.append((name, [timed(["-c", code], core, {}) for _ in range(repeats)], aim))
     with tempfile.TemporaryDirectory() as folder:
         cache = {"JAX_COMPILATION_CACHE_DIR": f"{folder}/programs", "JAX_PLATFORMS": "cpu"}
-        seconds = []
-        for number in range(repeats + 1):
-            run = [f"--config=digits_vgg16:{METHOD}", f"--workdir={folder}/{number}"]
-            run += ["--config.log.progress=false"]
-            seconds.append(timed(["-c", _PROGRAM, *run], core, cache))
-    rows.append(("digits, start to first step, empty cache", seconds[:1], None))
-    rows.append((FIRST_STEP, seconds[1:], _AIM))
+        for name, method in METHODS.items():
+            seconds = []
+            for number in range(repeats + 1):
+                run = [f"--config=digits_vgg16:{method}", f"--workdir={folder}/{name}-{number}"]
+                run += ["--config.log.progress=false"]
+                seconds.append(timed(["-c", _PROGRAM, *run], core, cache))
+            rows.append((f"digits, {name}, start to first step, empty cache", seconds[:1], None))
+            rows.append((f"digits, {name}, start to first step, warm cache", seconds[1:], _AIM))
     return rows
 
 
-METHOD = "baseline"
-
-
-def page(rows, command):
+def page(rows, command, repeats):
     lines = [
         "# From the start to the first step",
         "",
         f"Command: `{command}`. {platform.machine()}, one core, jax {jax.__version__}, Python "
-        f"{platform.python_version()}; wall-clock seconds of whole processes, with the start of "
-        "the interpreter. Other work may have run on the machine's other cores.",
+        f"{platform.python_version()}; seconds of whole processes, with the start of the "
+        f"interpreter, of {repeats} runs. Where other work runs on the same core, the clock's are "
+        "too many: the processor's, user and system, are what an idle core takes.",
         "",
-        "| | median s | fastest s | slowest s | aim s |",
-        "|---|---:|---:|---:|---:|",
+        "| | processor s, median | least | on the clock, median | least | aim s |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
-    for name, seconds, aim in rows:
-        cells = (statistics.median(seconds), min(seconds), max(seconds))
+    for name, found, aim in rows:
+        seconds, used = zip(*found, strict=True)
+        cells = (statistics.median(used), min(used), statistics.median(seconds), min(seconds))
         texts = " | ".join(f"{value:.2f}" for value in cells)
         lines.append(f"| {name} | {texts} | {'' if aim is None else f'{aim:g}'} |")
     return "\n".join(lines) + "\n"
@@ -106,12 +116,12 @@ def page(rows, command):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--core", type=int, default=0)
+    parser.add_argument("--core", type=int, default=min(os.sched_getaffinity(0)))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    command = f"python tools/start_time.py --core {args.core} --out {args.out}"
-    text = page(measured(args.core, args.repeats), command)
+    command = "python " + " ".join(["tools/start_time.py", *sys.argv[1:]])
+    text = page(measured(args.core, args.repeats), command, args.repeats)
     args.out.write_text(text)
     print(text)
 

@@ -21,7 +21,7 @@ from collab_jax.config.schema import (
     Config,
 )
 from collab_jax.config.text import bad_value, did_you_mean, shown, unknown_key
-from collab_jax.errors import UserError
+from collab_jax.errors import UserError, meant
 from collab_jax.files.functions import is_own
 
 __all__ = [
@@ -69,7 +69,11 @@ def parse_method(text: Any) -> str:
         if name in OTHER_METHODS:
             raise UserError(f"method {shown(text)}: {name} stands alone, expected no + beside it")
         if name not in known:
-            hint = did_you_mean(name.lower().replace("-", "_"), (*known, *OTHER_METHODS))
+            parts = re.split(r"[\s,&/]+", text.lower().replace("+", ","))
+            if len(parts) > len(names) and set(parts) <= set(known):
+                hint = meant(["+".join(dict.fromkeys(parts))])
+            else:
+                hint = did_you_mean(name.lower().replace("-", "_"), (*known, *OTHER_METHODS))
             raise UserError(
                 f"method {shown(text)}: unknown {shown(name)}, expected baseline, tree, "
                 f"multi_instance or any of {', '.join(known)} joined by +{hint}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
+from collab_jax.config.checks import parse_method
 from collab_jax.config.resolve import check_key
 from collab_jax.config.schema import SCHEMA
 from collab_jax.config.text import as_text, did_you_mean, full_key
-from collab_jax.errors import UserError
+from collab_jax.errors import UserError, meant
 
 __all__ = ["FlagParser"]
 
@@ -73,14 +75,24 @@ class FlagParser(argparse.ArgumentParser):
     def _unknown(self, argument: str) -> UserError:
         flag = argument.partition("=")[0]
         if not flag.startswith("-") or flag in ("-", "--"):
-            return UserError(f"stray argument {argument!r}, expected flags only")
+            hint = _meant_for_flag(argument)
+            return UserError(f"stray argument {argument!r}, expected flags only{hint}")
         if flag.startswith(_PREFIX):
             check_key(flag.removeprefix(_PREFIX))
         key = full_key(flag.lstrip("-"))
         flags = [text for action in self._actions for text in action.option_strings]
         own = [text for text in flags if not text.startswith(_PREFIX)]
-        hint = f"; did you mean {_PREFIX}{key}?" if key else did_you_mean(flag, own)
+        hint = meant([_PREFIX + key]) if key else did_you_mean(flag, own)
         return UserError(f"unknown flag {flag!r}{hint or '; --help lists the flags'}")
+
+
+def _meant_for_flag(argument: str) -> str:
+    name, equals, _ = argument.partition("=")
+    if equals and (key := full_key(name.removeprefix("config."))):
+        return meant([f"{_PREFIX}{key}=..."])
+    with suppress(UserError):
+        return meant([f"--config FILE:{parse_method(argument)}"])
+    return ""
 
 
 class _Once(argparse.Action):

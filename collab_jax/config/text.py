@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from collab_jax.config.schema import SCHEMA, SECTIONS
-from collab_jax.errors import UserError, cut
+from collab_jax.errors import UserError, cut, meant
 
 __all__ = [
     "as_text",
@@ -25,7 +25,9 @@ _OTHER_NAMES = {
     "batch": "batch_size",
     "bs": "batch_size",
     "wd": "weight_decay",
+    "data": "data.name",
     "dataset": "data.name",
+    "model": "model.name",
     "arch": "model.name",
 }
 
@@ -75,7 +77,7 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     """`; did you mean A or B?`, or nothing where no option is near."""
     options = list(options)
     if (key := full_key(word)) in options:
-        return f"; did you mean {key}?"
+        return meant([key])
     # A key's last part alone is a frequent slip: `width` for `model.width`.
     near = [option for option in options if option.split(".")[-1] == word.split(".")[-1]]
     near = near if 0 < len(near) <= 3 else difflib.get_close_matches(word, options, 2, 0.6)
@@ -85,7 +87,7 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
         for option in options
         if option.split(".")[-1] == leaf
     ]
-    return f"; did you mean {' or '.join(near[:3])}?" if near else ""
+    return meant(near[:3])
 
 
 def list_keys(word: str = "") -> str:

@@ -64,7 +64,10 @@ def _rows(file: Path, name: str) -> list[tuple[int, dict[str, str]]]:
             for row in reader:
                 rows.append((reader.line_num, _checked(row, f"{file}, line {reader.line_num}")))
     except OSError as error:
-        raise UserError(f"data.name = {name}: cannot be read ({error.strerror})") from None
+        raise UserError(
+            f"data.name = {name}: cannot be read ({error.strerror}), expected a CSV file with the "
+            "columns path and label"
+        ) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file}: not a CSV file in UTF-8 ({error})") from None
     if not rows:

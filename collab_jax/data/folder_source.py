@@ -36,7 +36,10 @@ def listing(folder: Path, name: str) -> Listing:
             that the training split lacks.
     """
     if not folder.is_dir():
-        raise UserError(f"data.name = {name}: no such folder")
+        found = "is a file" if folder.is_file() else "no such folder"
+        raise UserError(
+            f"data.name = {name}: {found}, expected a folder, and in it one for each class"
+        )
     inner = _folders(folder)
     splits = {SPLITS[path.name.lower()]: path for path in inner if path.name.lower() in SPLITS}
     splits = {split: splits[split] for split in ("train", "test", "validation") if split in splits}
@@ -73,8 +76,8 @@ def listing(folder: Path, name: str) -> Listing:
             belongs += [split] * (len(paths) - before)
     if left_out:
         _log.warning(
-            "%s: %d files left out, no images by their names or in no class: %s%s",
-            *(folder, len(left_out), left_out[0], " ..." if len(left_out) > 1 else ""),
+            "%s: left out, no image by its name or in no class's folder: %s%s",
+            *(folder, left_out[0], f" and {len(left_out) - 1} more" if left_out[1:] else ""),
         )
     return Listing(
         name=name,

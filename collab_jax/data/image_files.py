@@ -99,7 +99,8 @@ def _split(listing: Listing, test: float) -> dict[str, np.ndarray]:
         raise UserError(f"data.test = {test:g}: expected 0 for {name}, which has a {held} split")
     if held is None and not test:
         raise UserError(
-            f"{name} has no test split, expected one, or data.test=0.2 to test with a fifth of it"
+            f"data.test = 0: {name} has no test split, expected one, or data.test=0.2 to test with "
+            "a fifth of it"
         )
     if held and there & {"train", ""} == set():
         raise UserError(f"{name} has no training split, only {held}")
@@ -191,8 +192,8 @@ def _shape(
         other = next(i for i, size in enumerate(sizes) if size != usual)
         raise UserError(
             f"data.image_size = 0: expected the side to resize the images of {listing.name} to, "
-            f"such as 32, because they differ: most are {usual[0]} x {usual[1]}, but "
-            f"{listing.where(int(rows[other]))} is {sizes[other][0]} x {sizes[other][1]} "
+            f"such as 32, because they differ: {listing.where(int(rows[other]))} is "
+            f"{sizes[other][0]} x {sizes[other][1]}, others are {usual[0]} x {usual[1]} "
             "(height x width)"
         )
     return *sizes[0], channels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import logging
 import os
@@ -18,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from collab_jax.data import cache, tfds_files
+from collab_jax.data.archive_formats import ARCHIVES
 from collab_jax.data.arrays import Arrays, area_downscale, target_shape
+from collab_jax.data.names import meant_for
 from collab_jax.errors import UserError, cut, needs, reason
 from collab_jax.files import atomic
 
@@ -26,6 +27,8 @@ __all__ = ["load"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.-]+)?(:\d+\.\d+\.\d+)?")
 _CHUNK = 1000
+_OWN = (*ARCHIVES, "digits")
+_OTHERS = "digits, the path of an .npz file, or folder:, csv: or hf: with one"
 
 _log = logging.getLogger(__name__)
 
@@ -76,10 +79,14 @@ def load(name: str, root: Path, manual_dir: Path, image_size: int = 0) -> Arrays
 
 
 def _builder(name: str, root: Path) -> Any:
-    with needs("tfds"), _quiet():
-        import array_record  # noqa: F401  (TFDS imports it, and says less where it is not there)
-        import tensorflow_datasets as tfds
-
+    try:
+        with needs("tfds"), _quiet():
+            import array_record  # noqa: F401  (TFDS imports it, and says less without it)
+            import tensorflow_datasets as tfds
+    except UserError as error:
+        text = f"data.name = {name!r}, as a data set of TFDS: {error}; or else {_OTHERS}"
+        raise UserError(text + meant_for(name, _OWN)) from None
+    with _quiet():
         try:
             if _NAME.fullmatch(name):
                 return tfds.builder(name, data_dir=root)
@@ -89,13 +96,10 @@ def _builder(name: str, root: Path) -> Any:
         except (ValueError, AssertionError, RuntimeError) as error:
             end = " ".join(str(error).split()).rpartition('}": ')[2]
             raise UserError(f"data.name = {name!r}: {cut(end, 300)}") from None
-        known = [*tfds.list_builders(with_community_datasets=False), "digits"]
-        near = difflib.get_close_matches(name.split("/")[0].lower(), known, 3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        known = [*tfds.list_builders(with_community_datasets=False), *_OWN]
         raise UserError(
             f"data.name = {name!r}: no such data set, expected a name of TFDS such as cifar10 or "
-            f"imagenet_resized/32x32, digits, the path of an .npz file, or folder:, csv: or hf: "
-            f"with one{hint}"
+            f"imagenet_resized/32x32, {_OTHERS}{meant_for(name, known)}"
         )
 
 

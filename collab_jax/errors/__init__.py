@@ -1,9 +1,9 @@
 """Errors that end a run with one line instead of a traceback."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-__all__ = ["RunError", "UserError", "cut", "needs", "reason"]
+__all__ = ["RunError", "UserError", "cut", "meant", "needs", "reason"]
 
 
 class UserError(ValueError):
@@ -36,6 +36,11 @@ def cut(text: str, length: int) -> str:
     """A text that is too long for a message, without its middle: a path's end says which file."""
     head, tail = length // 3, length - length // 3 - 3
     return text if len(text) <= length else f"{text[:head]}...{text[-tail:]}"
+
+
+def meant(near: Sequence[str]) -> str:
+    """`; did you mean A or B?`, the end of a message; nothing where there is none."""
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from collab_jax.runs.directory import read_result
 from collab_jax.runs.metrics_log import read_metrics
 
 __all__ = [
+    "MEASURES",
     "PROTOCOLS",
     "CellData",
     "RunData",
@@ -31,6 +32,12 @@ PROTOCOLS = {
     "best": ("best_test_error", "lowest over epochs"),
 }
 """The three errors of a run: name in result.json, and what a reader calls it."""
+
+MEASURES = {
+    "loss": "negative log-likelihood",
+    "calibration_error": "calibration error %",
+}
+"""What else is measured of the last epoch's test predictions: name in metrics.jsonl, and title."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,13 @@ class RunData:
                     return line.get(name)
         return self.result.get(PROTOCOLS[protocol][0] + ("_top5" if top5 else ""))
 
+    def measure(self, name: str) -> float | None:
+        """A key of `MEASURES` of a run that is done; version 0.1.0 logged no calibration error."""
+        if self.result is None:
+            return None
+        lines = [line for line in self.metrics if line["split"] == "test"]
+        return lines[-1].get(name) if lines else None
+
     @cached_property
     def diagnostics(self) -> dict[str, np.ndarray] | None:
         """What the evaluation of its last checkpoint found inside the network."""
@@ -148,6 +162,13 @@ class CellData:
         """Test error in % of each seed that is done, by a key of `PROTOCOLS`."""
         found = {run.seed: run.error(protocol, self.top5) for run in self.runs}
         return {seed: float(error) for seed, error in found.items() if error is not None}
+
+    def values(self, name: str) -> dict[int, float]:
+        """`errors` of a key of `PROTOCOLS`; of one of `MEASURES` that of each seed that is done."""
+        if name in PROTOCOLS:
+            return self.errors(name)
+        found = {run.seed: run.measure(name) for run in self.runs}
+        return {seed: float(value) for seed, value in found.items() if value is not None}
 
     def curve(self, name: str, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A metric over epochs: epochs, mean and standard deviation over the seeds there."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from collab_jax.report.blocks import Block, Heading, Table, Text
-from collab_jax.report.collect import PROTOCOLS, CellData, TableData
+from collab_jax.report.collect import MEASURES, PROTOCOLS, CellData, TableData
 from collab_jax.report.statistics import Difference, compare, paired_difference
 
-__all__ = ["contrast_blocks", "contrasts", "differences", "spell", "spell_p"]
+__all__ = ["contrast_blocks", "contrasts", "differences", "has_measure", "spell", "spell_p"]
 
 
 def differences(
-    table: TableData, protocol: str, tables: Sequence[TableData] = ()
+    table: TableData, name: str, tables: Sequence[TableData] = ()
 ) -> list[Difference | None]:
     """Each cell's paired difference to the baseline, Holm's method over those of the table.
 
     Args:
       table: the table.
-      protocol: a key of `PROTOCOLS`.
+      name: a key of `PROTOCOLS` or `MEASURES`.
       tables: where a row's baseline is looked for if the table has none.
 
     Returns:
@@ -26,7 +26,7 @@ def differences(
     """
     bases = [_baseline(cell, table, tables) for cell in table.cells]
     compared = [
-        (place, paired_difference(cell.errors(protocol), base.errors(protocol) if base else {}))
+        (place, paired_difference(cell.values(name), base.values(name) if base else {}))
         for place, (cell, base) in enumerate(zip(table.cells, bases, strict=True))
         if base is not cell
     ]
@@ -46,8 +46,12 @@ def _baseline(cell: CellData, table: TableData, tables: Sequence[TableData]) -> 
     return None
 
 
-def contrasts(table: TableData, protocol: str) -> list[tuple[CellData, CellData, Difference]]:
+def contrasts(table: TableData, name: str) -> list[tuple[CellData, CellData, Difference]]:
     """The table's direct contrasts, Holm's method over them.
+
+    Args:
+      table: the table.
+      name: a key of `PROTOCOLS` or `MEASURES`.
 
     Returns:
       Cell, the cell that it is compared with, and the first minus the second.
@@ -58,23 +62,30 @@ def contrasts(table: TableData, protocol: str) -> list[tuple[CellData, CellData,
         for first, second in table.contrasts
         if (ours := table.at(row, first)) and (other := table.at(row, second))
     ]
-    found = compare([paired_difference(a.errors(protocol), b.errors(protocol)) for a, b in pairs])
+    found = compare([paired_difference(a.values(name), b.values(name)) for a, b in pairs])
     return [(a, b, difference) for (a, b), difference in zip(pairs, found, strict=True)]
 
 
 def contrast_blocks(table: TableData) -> Iterator[Block]:
     """The direct contrasts as a table, nothing where the study asks for none."""
-    found = {protocol: contrasts(table, protocol) for protocol in PROTOCOLS}
+    measured = {name: title for name, title in MEASURES.items() if has_measure(table, name)}
+    titles = {**{name: title for name, (_, title) in PROTOCOLS.items()}, **measured}
+    found = {name: contrasts(table, name) for name in titles}
     if not found["last"]:
         return
     yield Heading(3, "Direct contrasts")
-    yield Text("The error of the first minus that of the second; below zero the first is better.")
-    header = ["row", "first", "second", *(title for _, title in PROTOCOLS.values())]
+    yield Text("The first minus the second; below zero the first is better.")
+    header = ["row", "first", "second", *titles.values()]
     rows = []
     for place, (ours, other, _) in enumerate(found["last"]):
-        texts = [spell(found[protocol][place][2]) for protocol in PROTOCOLS]
+        texts = [spell(found[name][place][2]) for name in titles]
         rows.append([ours.row, ours.column, other.column, *texts])
     yield Table(header, rows, first=3)
+
+
+def has_measure(table: TableData, name: str) -> bool:
+    """Whether any run of a table has a key of `MEASURES`."""
+    return any(cell.values(name) for cell in table.cells)
 
 
 def spell_p(p: float) -> str:

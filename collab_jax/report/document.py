@@ -9,8 +9,15 @@ from typing import Any
 
 from collab_jax.report import figures
 from collab_jax.report.blocks import Block, Code, Figure, Heading, Table, Text
-from collab_jax.report.collect import PROTOCOLS, CellData, SearchData, StudyData, TableData
-from collab_jax.report.comparisons import contrast_blocks, differences, spell
+from collab_jax.report.collect import (
+    MEASURES,
+    PROTOCOLS,
+    CellData,
+    SearchData,
+    StudyData,
+    TableData,
+)
+from collab_jax.report.comparisons import contrast_blocks, differences, has_measure, spell
 from collab_jax.report.costs import cost_blocks
 from collab_jax.report.programs import program_blocks
 from collab_jax.report.statistics import Summary, summarise
@@ -98,6 +105,7 @@ def _table(
     yield Heading(3, "Three protocols side by side")
     yield from _validation(table)
     yield _protocols(table, tables)
+    yield from _measures(table, tables)
     yield from contrast_blocks(table)
     yield from cost_blocks(table)
     yield from _figures(table, name, drawn)
@@ -185,6 +193,27 @@ def _protocols(table: TableData, tables: Sequence[TableData]) -> Table:
         texts += ["" if cell.paper is None else f"{cell.paper:.2f}"] * published
         rows.append(texts)
     return Table(header, rows, first=2)
+
+
+def _measures(table: TableData, tables: Sequence[TableData]) -> Iterator[Block]:
+    """What else the last epoch's test predictions are judged by."""
+    names = [name for name in MEASURES if has_measure(table, name)]
+    if not names:
+        return
+    yield Heading(3, "Likelihood and calibration of the last epoch's test predictions")
+    header = ["row", "column"]
+    for name in names:
+        header += [MEASURES[name], f"difference to {table.baseline}"]
+    found = {name: differences(table, name, tables) for name in names}
+    rows = []
+    for place, cell in enumerate(table.cells):
+        texts = [cell.row, cell.column]
+        for name in names:
+            texts.append(_spelled(summarise(list(cell.values(name).values())), len(cell.runs)))
+            difference = found[name][place]
+            texts.append("" if difference is None else spell(difference))
+        rows.append(texts)
+    yield Table(header, rows, first=2)
 
 
 def _figures(table: TableData, name: str, drawn: set[str]) -> Iterator[Block]:

@@ -80,9 +80,9 @@ class TerminalDisplay:
             BarColumn(bar_width=max(4, min(24, self._console.width - 76)), table_column=_whole()),
             TextColumn("{task.percentage:>3.0f}%"),
             _Note(),
-            TimeElapsedColumn(table_column=_whole()),
-            TextColumn("left"),
+            _Elapsed(table_column=_whole()),
             TimeRemainingColumn(table_column=_whole()),
+            TextColumn("left"),
             console=self._console,
             disable=not (bar and self._console.file.isatty()),
             refresh_per_second=4,
@@ -135,6 +135,13 @@ def _whole() -> Column:
     return Column(no_wrap=True)
 
 
+class _Elapsed(TimeElapsedColumn):
+    """The time so far and a comma, as the time that is left follows."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task).append(",")
+
+
 class _Note(ProgressColumn):
     """The text beside the bar, which alone is cut where the terminal is narrow."""
 
@@ -166,6 +173,7 @@ def note(epoch: int, means: Mapping[str, float | None], rate: float | None) -> s
 
 
 def device_names() -> str:
-    """The devices in use, such as `2 x NVIDIA H100`."""
+    """The devices in use, such as `2 x NVIDIA H100 (gpu)` or `1 x cpu`."""
     devices = jax.devices()
-    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
+    kind, platform = devices[0].device_kind, devices[0].platform
+    return f"{len(devices)} x {kind}" + ("" if kind == platform else f" ({platform})")

@@ -48,7 +48,8 @@ def run(
       output: folder to write into; None for the run directory.
 
     Returns:
-      The content of `result.json`: errors in %, loss, the error of each class, and on what.
+      The content of `result.json`: errors and calibration error in %, loss, the error of each
+      class, and on what.
 
     Raises:
       UserError: if the directory holds no run, or no such checkpoint; if the content of its own
@@ -77,9 +78,7 @@ def run(
         "data_fingerprint": dataset.fingerprint,
         "split": "test",
         "images": len(labels),
-        "loss": evaluation.loss,
-        "top1_error": evaluation.top1_error,
-        "top5_error": evaluation.top5_error,
+        **vars(evaluation),
         "class_error": {
             name: 100.0 * float(1 - confusion[i, i] / counts[i]) if counts[i] else None
             for i, name in enumerate(names)

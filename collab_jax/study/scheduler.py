@@ -174,7 +174,9 @@ class Scheduler:
         outcome = self._files(run).read_outcome()
         code = outcome.get("exit_code")
         reason = outcome.get("reason") or "its job ended without a word"
-        if code is None or code == EXIT_CODE or "in use by" in reason:
+        # What an earlier study started is tried again, as if it had failed before this one began.
+        adopted = run.name not in self._starts
+        if adopted or code is None or code == EXIT_CODE or "in use by" in reason:
             if self._asked_to_stop:
                 return replace(state, status="stopped")
             self._adopt_if_held(run)

@@ -13,20 +13,54 @@ from collab_jax.data import DataInfo
 from collab_jax.training.placement import Placement
 from collab_jax.training.step import count_wrong
 
-__all__ = ["Evaluation", "Evaluator", "eval_step"]
+__all__ = ["CONFIDENCE_BINS", "Evaluation", "Evaluator", "confidence_gaps", "eval_step"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result over a split: mean cross-entropy and errors in %."""
+    """The result over a split.
+
+    Attributes:
+      loss: mean cross-entropy, which is the negative log-likelihood of an image.
+      top1_error: in %.
+      top5_error: in %.
+      calibration_error: expected calibration error in %, see `confidence_gaps`.
+    """
 
     loss: float
     top1_error: float
     top5_error: float
+    calibration_error: float
 
     def headline(self, top5: bool) -> float:
         """The error that a data set is judged by."""
         return self.top5_error if top5 else self.top1_error
+
+
+CONFIDENCE_BINS = 15
+"""Equal parts of [0, 1] in which the confidence of predictions is compared with their accuracy."""
+
+
+def confidence_gaps(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
+    """Confidence less correctness, summed over the predictions of each bin of confidence.
+
+    The expected calibration error of N images is the sum of the bins' absolute values over N.
+
+    Args:
+      logits: (B, m).
+      labels: int (B,).
+      mask: bool (B,), False for padding.
+
+    Returns:
+      float32 (`CONFIDENCE_BINS`,); bin b holds confidences in (b, b + 1] / `CONFIDENCE_BINS`.
+
+    References:
+      C. Guo et al., "On Calibration of Modern Neural Networks", 2017, Eq. 3, with their 15 bins.
+    """
+    confidence = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).max(axis=-1)
+    bins = jnp.clip(jnp.ceil(confidence * CONFIDENCE_BINS).astype(int) - 1, 0, CONFIDENCE_BINS - 1)
+    gaps = jnp.where(mask, confidence - (logits.argmax(axis=-1) == labels), 0.0)
+    return jax.ops.segment_sum(gaps, bins, CONFIDENCE_BINS)
 
 
 def eval_step(
@@ -46,7 +80,7 @@ def eval_step(
       mask: bool (B,), False for padding.
 
     Returns:
-      `loss`, `top1_wrong` and `top5_wrong`, summed, and the logits (B, m).
+      `loss`, `top1_wrong`, `top5_wrong` and `confidence_gaps`, summed, and the logits (B, m).
     """
     logits: Any = model.apply(variables, inputs, train=False)
     each = {
@@ -54,7 +88,8 @@ def eval_step(
         "top1_wrong": count_wrong(logits, labels, 1),
         "top5_wrong": count_wrong(logits, labels, 5),
     }
-    return {name: jnp.where(mask, value, 0.0).sum() for name, value in each.items()}, logits
+    sums = {name: jnp.where(mask, value, 0.0).sum() for name, value in each.items()}
+    return {**sums, "confidence_gaps": confidence_gaps(logits, labels, mask)}, logits
 
 
 class Evaluator:
@@ -105,11 +140,12 @@ class Evaluator:
             if keep_logits:
                 logits.append(np.asarray(batch_logits)[: len(indices)])
         totals = jax.tree.map(
-            lambda *values: float(np.sum(np.array(values, np.float64))), *jax.device_get(reports)
+            lambda *values: np.sum(np.array(values, np.float64), axis=0), *jax.device_get(reports)
         )
         result = Evaluation(
-            loss=totals["loss"] / len(split),
-            top1_error=100.0 * totals["top1_wrong"] / len(split),
-            top5_error=100.0 * totals["top5_wrong"] / len(split),
+            loss=float(totals["loss"]) / len(split),
+            top1_error=100.0 * float(totals["top1_wrong"]) / len(split),
+            top5_error=100.0 * float(totals["top5_wrong"]) / len(split),
+            calibration_error=100.0 * float(np.abs(totals["confidence_gaps"]).sum()) / len(split),
         )
         return result, np.concatenate(logits) if keep_logits else None

@@ -46,7 +46,9 @@ def test_a_value_may_hold_equals_signs_and_start_with_a_minus():
     ("arguments", "parts"),
     [
         (["stray", "--config", "digits_vgg16"], ["stray argument 'stray'"]),
-        (["--config", "digits_vgg16", "out"], ["stray argument 'out'"]),
+        (["--config", "digits_vgg16", "out"], ["stray argument 'out'", "mean --config FILE:out?"]),
+        (["--config=digits_vgg16", "config.lr=1"], ["did you mean --config.learning_rate=...?"]),
+        (["--data", "folder:a"], ["'--data'", "did you mean --config.data.name?"]),
         (["--config", "digits_vgg16", "--"], ["stray argument '--'"]),
         (["--confg", "digits_vgg16"], ["'--confg'", "did you mean --config?"]),
         (["-config", "digits_vgg16"], ["'-config'", "did you mean --config?"]),

@@ -62,6 +62,8 @@ def test_methods_that_stand_alone():
         ("mdi", ["'mdi'", "did you mean mid"]),
         ("out+pull-push", ["'pull-push'", "did you mean pull_push"]),
         ("Baseline", ["did you mean baseline"]),
+        ("out,mid", ["did you mean out+mid?"]),
+        ("out+mid kernel", ["did you mean out+mid+kernel?"]),
         ("auxillary", ["'auxillary'", "did you mean auxiliary"]),
         ("R-Drop", ["'R-Drop'", "did you mean r_drop"]),
         ("out+predsin", ["'predsin'", "did you mean predsim"]),

@@ -136,10 +136,40 @@ def test_a_missing_package_is_named_with_its_extra(package, name, extra, tmp_pat
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError) as caught:
         data.load(name, data_dir=str(tmp_path / "data"), test=0.25 if name[-3:] == "own" else 0)
+    before, behind = "", ""
+    if extra == "tfds":
+        before = f"data.name = {name!r}, as a data set of TFDS: "
+        behind = "; or else digits, the path of an .npz file, or folder:, csv: or hf: with one"
     assert str(caught.value) == (
-        f"the package {package} is not installed, expected the extra {extra}: "
-        f"pip install '.[{extra}]'"
+        f"{before}the package {package} is not installed, expected the extra {extra}: "
+        f"pip install '.[{extra}]'{behind}"
     )
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("my_images", "folder:my_images"),
+        ("./my_images", "folder:./my_images"),
+        ("my_images.csv", "csv:my_images.csv"),
+        ("imagefolder:my_images", "folder:my_images"),
+        ("Folder:my_images", "folder:my_images"),
+        ("fodler:my_images", "folder:my_images"),
+        ("huggingface:owner/set", "hf:owner/set"),
+    ],
+)
+def test_a_path_without_its_kind_is_told_with_it(name, meant, installed, tmp_path, monkeypatch):
+    (tmp_path / "my_images").mkdir()
+    (tmp_path / "my_images.csv").write_text("path,label")
+    monkeypatch.chdir(tmp_path)
+    if not installed:
+        monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(UserError) as caught:
+        data.load(name, data_dir=str(tmp_path / "data"))
+    message = str(caught.value)
+    assert message.startswith(f"data.name = {name!r}")
+    assert message.endswith(f"; did you mean {meant}?") and "\n" not in message
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -13,6 +13,7 @@ from scipy import stats
 from collab_jax.report import __main__ as program
 from collab_jax.report import read_folder, write_report
 from collab_jax.report.blocks import Figure, Heading, Table, to_html, to_markdown
+from collab_jax.report.statistics import paired_difference
 
 OURS = {0: 20.0, 1: 21.5, 2: 19.25, 3: 22.0}
 THEIRS = {0: 22.0, 1: 22.5, 2: 21.0, 3: 25.0}
@@ -94,6 +95,29 @@ def test_rivals_are_columns_like_any_other(tmp_path):
     rows = rows_of((tmp_path / "report" / "report.md").read_text())
     row = next(row for row in rows if row[:2] == ["digits", "predsim+hsic"])
     assert row[2] == "20.69 ± 1.28 (4)" and row[3].startswith("-1.94")
+
+
+def test_likelihood_and_calibration_of_the_last_epoch_are_compared_where_they_were_logged(tmp_path):
+    folder = tmp_path / "study"
+    for seed in OURS:
+        for column, worse in (("baseline", 0.4), ("mid", 0.1 * seed)):
+            write_run(folder, f"digits/{column}/seed-{seed}", seed=seed)
+            path = folder / f"digits/{column}/seed-{seed}/metrics.jsonl"
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            for line in lines:
+                if line["split"] == "test":
+                    line |= {"loss": line["epoch"] + worse, "calibration_error": 10 * worse}
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    cells = [cell("baseline", range(4)), cell("mid", range(4))]
+    write_study(folder, [table(cells) | {"contrasts": [["mid", "baseline"]]}])
+    write_report([folder], tmp_path / "report")
+    rows = rows_of((tmp_path / "report" / "report.md").read_text())
+    row = next(row for row in rows if row[:3] == ["digits", "mid", "4.15 ± 0.13 (4)"])
+    difference = paired_difference({s: 0.1 * s for s in OURS}, dict.fromkeys(OURS, 0.4))
+    assert row[3].startswith(f"{difference.mean:+.2f}<br>[{difference.low:+.2f}, ")
+    assert row[4] == "1.50 ± 1.29 (4)" and row[5].startswith("-2.50")
+    contrast = next(row for row in rows if row[:3] == ["digits", "mid", "baseline"])
+    assert contrast[6].startswith("-0.25") and contrast[7].startswith("-2.50")
 
 
 @pytest.mark.smoke

@@ -35,8 +35,8 @@ def shown(width):
 @pytest.mark.parametrize("width", [80, 120])
 def test_times_are_whole(width):
     compiling, bar = shown(width)
-    assert "50% epoch 100  loss 12.346  error 90.1%  1,234 img/s 0:00:00 left " in bar
-    assert "compiling the train step (0 s so far) 0:00:00 left -:--:--" in compiling
+    assert "50% epoch 100  loss 12.346  error 90.1%  1,234 img/s 0:00:00, " in bar
+    assert "compiling the train step (0 s so far) 0:00:00, -:--:-- left" in compiling
     for line in (compiling, bar):
         assert len(line.rpartition("\x1b[2K")[2]) <= width
 

@@ -86,7 +86,7 @@ def test_of_epochs_with_one_error_the_latest_is_the_best(tmp_path, monkeypatch):
     assert result["best_checkpoint"] == {"step": 10, "epoch": 2, "error": 50.0}
     results = new_results(has_validation=True)
     for epoch, error in enumerate((30.0, 20.0, 10.0, 15.0), start=1):
-        test = Evaluation(1.0, error, 0.0)
+        test = Evaluation(1.0, error, 0.0, 0.0)
         chosen_by = (9.0, 5.0, 5.0, 6.0)[epoch - 1]
         validation = SimpleNamespace(headline=lambda top5, error=chosen_by: error)
         update_results(results, {"test": test, "validation": validation}, epoch, top5=False)
@@ -174,7 +174,7 @@ def test_evaluation_gives_exactly_the_logged_error(straight):
     run_dir, result = straight
     evaluated = evaluate.run(run_dir, checkpoint="last")
     logged = [line for line in metrics_without_timing(run_dir) if line["split"] == "test"][-1]
-    for name in ("loss", "top1_error", "top5_error"):
+    for name in ("loss", "top1_error", "top5_error", "calibration_error"):
         assert evaluated[name] == logged[name]
     best = evaluate.run(run_dir)
     assert best["step"] == result["best_checkpoint"]["step"]

@@ -19,7 +19,7 @@ def test_versions_devices_processor_and_threads(monkeypatch):
     monkeypatch.delenv("NPROC", raising=False)
     found = made_with()
     assert found["versions"]["jax"] == jax.__version__
-    assert found["versions"]["device"].endswith("(cpu)")
+    assert found["versions"]["device"].endswith(" x cpu")
     names = re.findall(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.M)
     assert found["processor"] and (not names or found["processor"] in names)
     assert found["threads"] == len(os.sched_getaffinity(0))

@@ -278,6 +278,25 @@ def test_runs_survive_a_killed_study_and_are_adopted(study, tmp_path):
     assert starts(first) == starts(second) == 1
 
 
+def test_an_adopted_run_that_dies_is_started_again(study, tmp_path):
+    arguments = study("mid")
+    (run_dir,) = runs_of(arguments).values()
+    driven = Driven(arguments, tmp_path)
+    wait_for((run_dir / "config.json").exists)
+    driven.process.kill()
+    driven.wait()
+    driven = Driven(arguments, tmp_path)
+    wait_for(lambda: "adopted digits_vgg16/mid/seed-0" in driven.output)
+    record = next((Path(arguments[3]) / "jobs").glob("*.job.json"))
+    process = json.loads(record.read_text())["job"]
+    while below := Path(f"/proc/{process}/task/{process}/children").read_text().split():
+        (process,) = below
+    os.kill(int(process), signal.SIGKILL)
+    (run_dir.parent / "go").touch()
+    assert driven.wait() == 0 and "1 of 1 runs done" in driven.output, driven.output
+    assert starts(run_dir) == 2
+
+
 @pytest.mark.slow
 def test_killed_twice_a_study_gives_the_same_bits(tmp_path, monkeypatch):
     """Real training on digits: once undisturbed, once with study and run killed, then the study."""
