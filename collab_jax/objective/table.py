@@ -299,8 +299,10 @@ class Objective:
             )
         if self.runs > 1:
             logits = to_branches(logits, self.runs, batch)
-            if readout is None:
-                features = jax.tree.map(lambda feature: feature[:batch], features)
+            features = {
+                name: found if name == "readings" else tuple(x[:batch] for x in found)
+                for name, found in features.items()
+            }
         if self.branch is not None:
             # Copies never run in inference, so that nothing needs their running statistics.
             updated = {name: split_branches(tree)[0] for name, tree in updated.items()}
@@ -330,11 +332,11 @@ class Objective:
             readout=readout,
             **options,
         )
+        if self.gradient == "through":
+            return captured.outputs, {"through": captured.features}, captured.variables
         local: Any = captured.features
         found: dict[str, Any] = {}
-        if self.gradient == "through":
-            local, found["through"] = (), captured.features
-        elif self.gradient == "both":
+        if self.gradient == "both":
             local, found["through"] = zip(*captured.features, strict=True)
         if readout is None:
             found["features"] = local
