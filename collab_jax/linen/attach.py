@@ -17,6 +17,7 @@ from collab_jax.isolation.errors import (
     nothing_matches,
 )
 from collab_jax.isolation.selection import Select
+from collab_jax.linen.interception import intercepted, reading
 from collab_jax.linen.passes import Gradient, Isolating, Watching
 
 __all__ = ["capture"]
@@ -102,7 +103,7 @@ def capture(
         follow = None if then is None else Selection(then, "then")
         run = Isolating(Selection(layers, "layers"), follow, feature, joint, gradient, readout)
     given = {name: value for name, value in variables.items() if name != _INTERMEDIATES}
-    with nn.intercept_methods(run.intercept):
+    with intercepted(run.intercept):
         outputs, updated = model.apply(
             given, *inputs, mutable=union_filters(mutable, _INTERMEDIATES), **options
         )
@@ -121,10 +122,11 @@ def capture(
     features: Any
     features, paths = run.calls.collect(lambda path: _at(sown, path)[run.name])
     if readout is not None:
-        features = tuple(
-            feature.found if isinstance(feature, Read) else readout(number)(feature)
-            for number, feature in enumerate(features)
-        )
+        with reading():
+            features = tuple(
+                feature.found if isinstance(feature, Read) else readout(number)(feature)
+                for number, feature in enumerate(features)
+            )
     if gradient == "both":
         through, _ = run.calls.collect(lambda path: _at(sown, path)[Isolating.through_name])
         features = tuple(zip(features, through, strict=True))

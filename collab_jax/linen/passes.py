@@ -11,6 +11,7 @@ from collab_jax.isolation import Calls, CaptureError, Selection, pick
 from collab_jax.isolation.captured import Feature, Read, Readout
 from collab_jax.isolation.errors import not_an_array, not_lifted, selected_inside
 from collab_jax.isolation.leaves import apart
+from collab_jax.linen.interception import reading
 from collab_jax.linen.joint import joint_call
 
 __all__ = ["Gradient", "Isolating", "Watching"]
@@ -180,7 +181,8 @@ class Isolating:
             return None
 
         def read(reader: Any, output: Any) -> Any:
-            return reader(pick(path, module, output, None))
+            with reading():
+                return reader(pick(path, module, output, None))
 
         return Partial(read, self._readout(number))
 

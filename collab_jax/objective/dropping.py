@@ -8,6 +8,7 @@ import flax.linen as nn
 from jaxtyping import Array, PRNGKeyArray
 
 from collab_jax.isolation.selection import Select, Selection
+from collab_jax.linen.interception import intercepted
 
 __all__ = ["Drop", "dropped_behind"]
 
@@ -52,7 +53,7 @@ def dropped_behind(layers: Select, drop: Drop) -> Iterator[None]:
         met.append(path)
         return drop(module.make_rng("dropout"), output)
 
-    with nn.intercept_methods(intercept):
+    with intercepted(intercept):
         yield
     if not met:
         raise ValueError(f"{selection} matches no module that is called; expected at least one")

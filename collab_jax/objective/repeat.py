@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from collab_jax.isolation.errors import CaptureError
 from collab_jax.isolation.selection import Select, Selection
+from collab_jax.linen.interception import intercepted
 from collab_jax.linen.joint import isolated_path
 
 __all__ = ["repeat", "repeated_behind", "to_branches"]
@@ -103,7 +104,7 @@ def repeated_behind(split_at: Select, runs: int) -> Iterator[None]:
     def wrong(found: str) -> CaptureError:
         return CaptureError(f"{selection} {found}", selection.argument)
 
-    with nn.intercept_methods(intercept):
+    with intercepted(intercept):
         yield
     if not met:
         there = ", ".join(dict.fromkeys(filter(None, called)))

@@ -90,7 +90,7 @@ class Mid(Term):
 
     @property
     def head(self) -> nn.Module:
-        return self.heads or LocalHeads(self.num_classes)
+        return self.heads or LocalHeads(self.num_classes, parent=None)
 
     @property
     def by_layer(self) -> bool:
@@ -154,7 +154,7 @@ class PullPush(Term):
 
     @property
     def head(self) -> nn.Module:
-        return self.projections or Projections()
+        return self.projections or Projections(parent=None)
 
     @property
     def by_layer(self) -> bool:

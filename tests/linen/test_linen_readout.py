@@ -132,3 +132,40 @@ def test_a_layer_whose_output_is_no_array_is_told():
     variables = Two().init(jax.random.key(0), x)
     with pytest.raises(CaptureError, match="'pair'"):
         linen.capture(Two(), variables, x, layers=Pair, readout=lambda number: jnp.sum)
+
+
+class SetUp(nn.Module):
+    def setup(self):
+        self.dense = nn.Dense(4)
+
+    def __call__(self, x):
+        return nn.relu(self.dense(x))
+
+
+class OfSetUp(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(SetUp(name="second")(SetUp(name="first")(x)))
+
+
+@pytest.mark.parametrize("layers", [SetUp, nn.Dense])
+def test_a_module_that_reads_is_no_layer_of_the_model(layers):
+    x = jax.random.normal(jax.random.key(5), (6, 4))
+    variables = OfSetUp().init(jax.random.key(0), x)
+
+    dense = nn.Dense(3)
+
+    def readout(number):
+        def read(params, h):
+            return dense.apply({"params": params}, h)
+
+        return Partial(
+            read, {"kernel": jnp.ones((2 if number == 2 else 4, 3)), "bias": jnp.ones(3)}
+        )
+
+    found = linen.capture(OfSetUp(), variables, x, layers=layers, readout=readout)
+    whole = linen.capture(OfSetUp(), variables, x, layers=layers)
+    assert found.paths == whole.paths
+    for read, feature in zip(found.features, whole.features, strict=True):
+        expected = jnp.broadcast_to(feature.sum(axis=1, keepdims=True) + 1, read.shape)
+        np.testing.assert_allclose(read, expected, rtol=1e-5, atol=1e-6)

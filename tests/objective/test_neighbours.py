@@ -255,11 +255,13 @@ def test_decov_takes_the_last_features_and_moves_all_layers(run):
     assert made.moved() == (set(CONVOLUTIONS), set())
 
 
-def test_local_and_passing_terms_share_a_pass(run, variables):
+def test_local_and_passing_terms_share_a_pass(run, variables, batch):
     both = run(Mid(num_classes=5), Auxiliary(num_classes=5))
     outputs = both.outputs()
-    for local, through in zip(outputs.features, outputs.through, strict=True):
-        np.testing.assert_array_equal(local, through)
+    expected = local_logits(both, "mid", outputs.through, range(3))
+    np.testing.assert_allclose(jnp.stack(outputs.readings["mid"]), expected, rtol=1e-5, atol=1e-6)
+    twice = run(Mid(num_classes=5), Auxiliary(num_classes=5), runs=2).outputs()
+    assert [len(x) for x in (*twice.through, *twice.readings["mid"])] == [len(batch[1])] * 6
     gradient = jax.jit(jax.grad(both.total))(variables["params"], both.heads)
     parts = [
         jax.jit(jax.grad(alone.total))(variables["params"], alone.heads)
@@ -277,15 +279,20 @@ def test_what_drops_behind_a_layer_is_whole_in_its_feature(run, batch):
         return spatial_dropout(key, x, 0.5)
 
     for layers in ("Conv_1", nn.Conv):
-        made = run(CrossEntropy(), Mid(num_classes=5), drop=drop, drop_at=layers)
-        plain = run(CrossEntropy(), Mid(num_classes=5))
+        made = run(CrossEntropy(), OfLayer(name="first"), drop=drop, drop_at=layers)
+        plain = run(CrossEntropy(), OfLayer(name="first"))
         outputs, whole = made.outputs(), plain.outputs()
         assert (outputs.logits != whole.logits).any()
-        np.testing.assert_array_equal(outputs.features[0], whole.features[0])
+        local, expected = outputs.features, whole.features
+        np.testing.assert_array_equal(local[0], expected[0])
         first = 1 if layers == "Conv_1" else 0
-        np.testing.assert_array_equal(outputs.features[first], whole.features[first])
-        assert (outputs.features[2] != whole.features[2]).any()
-        assert made.moved()[0] == {*CONVOLUTIONS, "Dense_0"}
+        np.testing.assert_array_equal(local[first], expected[first])
+        assert (local[2] != expected[2]).any()
+        reading = run(CrossEntropy(), Mid(num_classes=5), drop=drop, drop_at=layers)
+        assert reading.moved() == ({*CONVOLUTIONS, "Dense_0"}, {"mid"})
+        expected = local_logits(reading, "mid", outputs.features, range(3))
+        read = jnp.stack(reading.outputs().readings["mid"])
+        np.testing.assert_allclose(read, expected, rtol=1e-5, atol=1e-6)
     without_capture = run(CrossEntropy(), drop=drop, drop_at=nn.Conv).outputs()
     np.testing.assert_array_equal(without_capture.logits, outputs.logits)
 

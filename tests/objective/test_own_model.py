@@ -324,6 +324,8 @@ def test_labels_of_floats_are_no_classes_and_missing_heads_are_named(batch, vari
     with pytest.raises(ValueError, match=r"labels of shape \(10,\); expected .* whole numbers"):
         Objective([CrossEntropy()])(Outputs(logits, jnp.zeros(10)))
     table = objective((Mid(num_classes=5),))
-    outputs, _ = table.forward(CNN(), variables, {}, *batch, rngs=DROPOUT)
     with pytest.raises(ValueError, match="heads: none given; expected those of the term 'mid'"):
-        table(outputs)
+        table.forward(CNN(), variables, {}, *batch, rngs=DROPOUT)
+    features = (jnp.zeros((10, 4)),)
+    with pytest.raises(ValueError, match="heads: none given; expected those of the term 'mid'"):
+        table(Outputs(logits, jnp.zeros(10, int), features=features))
