@@ -158,9 +158,10 @@ CLAIMS: dict[str, tuple[str, str, Callable[[], list[str]]]] = {
     ),
     "what holds the memory": (
         "results/README.md",
-        rf"VGG-16, out \| 1.01 \| {NUMBER} .*?VGG-16, mid \| 1.09 \| {NUMBER} .*?VGG-16, "
-        rf"all four \| 1.15 \| {NUMBER} .*?pool=8` \| 1.15 \| {NUMBER} .*?ResNet-18, mid \| 1.09 \| {NUMBER} .*?kernel \| 1.03 \| {NUMBER} .*?"
-        rf"ResNet-18, all four \| 1.15 \| {NUMBER} .*?pool=8` the same, {NUMBER} \|",
+        rf"VGG-16, out \| 1.01 \| {NUMBER} .*?VGG-16, mid \| 1.09 \| {NUMBER} .*?VGG-16, all four "
+        rf"\| 1.15 \| {NUMBER} .*?pool=8` \| 1.15 \| {NUMBER} .*?ResNet-18, mid \| 1.09 \| "
+        rf"{NUMBER} .*?kernel \| 1.03 \| {NUMBER} .*?ResNet-18, all four \| 1.15 \| {NUMBER} .*?"
+        rf"pool=8` the same, {NUMBER} \|",
         memory_of_parts,
     ),
     "idle device": ("results/README.md", rf"was at most {NUMBER}%", idle),
