@@ -139,7 +139,10 @@ class Model:
         "parts of a batch that batch norm takes statistics of each by itself; 1: all as one",
     )
     remat: bool = key(
-        False, "", "compute norms and activations anew in the backward pass: less memory, more time"
+        False,
+        "",
+        "compute norms, activations, heads and projections anew in the backward pass: less memory, "
+        "more time",
     )
 
 

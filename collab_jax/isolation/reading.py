@@ -14,14 +14,14 @@ _jax = cast(Any, jax)  # whose own annotations of vjp, custom_vjp and checkpoint
 
 _CHEAP = frozenset(
     "abs add add_any and broadcast_in_dim clamp convert_element_type copy div eq erf exp ge gt "
-    "integer_pow le log log1p logistic lt max min mul ne neg not or pad reshape rsqrt select_n "
-    "sign slice sqrt square squeeze sub tanh transpose".split()
+    "integer_pow iota le log log1p logistic lt max min mul ne neg not or pad reshape rsqrt "
+    "select_n sign slice sqrt square squeeze sub tanh transpose".split()
 )
 """Primitives that read each value about once: XLA computes them on the way to what needs them."""
 
 
 def joint_reading(
-    run: Callable[..., tuple[Any, Any]],
+    run: Callable[..., tuple[Any, Any]], *, remat: bool = False
 ) -> Callable[..., tuple[Any, Any]]:
     """Reads a function's second output inside of it, and keeps the reading's gradient there.
 
@@ -30,11 +30,12 @@ def joint_reading(
     takes it for all layers at once, before the backward pass comes to them, and keeps an array of
     the size of each map until then. In here it waits for the layer's own backward pass.
 
-    That begins from what the layer's products and convolutions gave: what is cheap to compute,
-    such as a normalisation and an activation, is computed anew, and so is the reading.
+    That begins from what the layer's and the reading's products and convolutions gave: what is
+    cheap to compute, such as a normalisation and an activation, is computed anew.
 
     Args:
       run: `(params, *inputs) -> (main, local)`, as for `joint`.
+      remat: whether the whole reading is computed anew: less memory, more compute.
 
     Returns:
       A function `(params, reader, *inputs) -> (main, reader(local))`. The reader is a pytree that
@@ -65,11 +66,15 @@ def joint_reading(
 
         def forward(weights: Any, held: Any, arrays: Any) -> tuple[Any, Any]:
             (main, local), pull = _jax.vjp(alone, weights, arrays)
-            return _together((main, read(held, local))), (pull, held, local)
+            if remat:
+                return _together((main, read(held, local))), (pull, held, local)
+            found, pull_reading = _jax.vjp(read, held, local)
+            return _together((main, found)), (pull, pull_reading)
 
         def backward(kept: Any, cotangents: Any) -> tuple[Any, ...]:
-            (pull, held, local), (main, found) = kept, cotangents
-            of_held, of_local = _jax.vjp(read, held, local)[1](found)
+            (pull, *of_reading), (main, found) = kept, cotangents
+            pull_reading = _jax.vjp(read, *of_reading)[1] if remat else of_reading[0]
+            of_held, of_local = pull_reading(found)
             of_weights, of_arrays, _ = pullback(pull, (main, of_local))
             return of_weights, jax.tree.map(constant_derivative, of_held), of_arrays
 

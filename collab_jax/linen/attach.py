@@ -36,6 +36,7 @@ def capture(
     joint: bool = True,
     gradient: Gradient = "local",
     readout: Readout | None = None,
+    remat: bool = False,
     **options: Any,
 ) -> Captured:
     """Runs a Linen model and returns its outputs, its local features and its new variables.
@@ -67,10 +68,12 @@ def capture(
         gradient stops at each layer's output.
       readout: `readout(number)` gives for the number of a feature, from 0, what reads it: a
         function of it, such as a local classifier, whose readings stand among the features in its
-        place. Their gradient is computed with that of the layer itself, from the layer's products
-        and convolutions, so that no map and no gradient of one is kept for them. Arrays that are
+        place. Their gradient is computed with that of the layer itself, from what products and
+        convolutions gave, so that no gradient of a map waits for it. Arrays that are
         differentiated must be bound to the function by `jax.tree_util.Partial`. Behind `then`,
         `feature`, a scan and a vmap, and with joint=False, it reads the features after the pass.
+      remat: whether the backward pass reads anew what was read inside of a layer, so that no map
+        is kept for it: less memory, more compute.
       **options: keyword arguments of `model.apply`, such as `train=True`, `rngs` and `method`.
 
     Returns:
@@ -101,7 +104,9 @@ def capture(
         run = Watching(LOCAL_FEATURES)
     else:
         follow = None if then is None else Selection(then, "then")
-        run = Isolating(Selection(layers, "layers"), follow, feature, joint, gradient, readout)
+        run = Isolating(
+            Selection(layers, "layers"), follow, feature, joint, gradient, readout, remat
+        )
     given = {name: value for name, value in variables.items() if name != _INTERMEDIATES}
     with intercepted(run.intercept):
         outputs, updated = model.apply(

@@ -34,6 +34,7 @@ def joint_call(
     local_inputs: Mapping[int, Any] | None = None,
     within: Callable[[Callable[[], Any]], Any] = lambda call: call(),
     reader: Any = None,
+    remat: bool = False,
 ) -> tuple[Any, Any]:
     """Calls a bound module and gives its output a second copy, whose gradient stays in it.
 
@@ -52,6 +53,7 @@ def joint_call(
       within: runs the module's call, each time that it is traced.
       reader: for the joint form without local inputs, what reads the second copy in its place, as
         in `isolation.joint_reading`.
+      remat: likewise.
 
     Returns:
       `(h, h_local)`, or `(h, reader(h_local))`.
@@ -84,6 +86,7 @@ def joint_call(
         joint=joint,
         places=tuple(local_inputs),
         read=None if reader is None else lambda reader, arrays: reader(restore["output"](arrays)),
+        remat=remat,
     )
     if reader is not None:
         arrays, found, written = lifted(module, *leaves, reader)
@@ -101,6 +104,7 @@ def _lift(
     joint: bool,
     places: tuple[int, ...],
     read: Callable[[Any, Any], Any] | None,
+    remat: bool,
 ) -> Callable[..., Any]:
     """Lifts `call(scopes, *leaves) -> (output, written)` to `(output, local output, written)`.
 
@@ -129,7 +133,7 @@ def _lift(
         followed = tuple(leaves[place] for place in places)
         rest = (others, rngs, tuple(None if i in places else x for i, x in enumerate(leaves)))
         if read is not None:
-            reading = isolation.joint_reading(run)
+            reading = isolation.joint_reading(run, remat=remat)
             reader = Partial(read, reader)
             (h, written, updated), h_local = reading(own_variables, reader, followed, *rest)
         elif joint:

@@ -60,10 +60,11 @@ class Isolating:
         joint: bool,
         gradient: Gradient,
         readout: Readout | None = None,
+        remat: bool = False,
     ) -> None:
         self.layers, self.then = layers, then
         self._feature, self._joint, self._gradient = feature, joint, gradient
-        self._readout = readout
+        self._readout, self._remat = readout, remat
         self.calls = Calls()
         self.noted: set[Place] = set()
         self.called: dict[str, nn.Module] = {}
@@ -144,6 +145,7 @@ class Isolating:
                 local_inputs=local_inputs,
                 within=within,
                 reader=reader,
+                remat=self._remat,
             )
             if reader is not None:
                 h_local = Read(h_local)

@@ -99,6 +99,8 @@ class Objective:
       split_at: the module behind which the examples are repeated, a selection as `layers`: what
         comes before it runs once. None: they are repeated at the network's input.
       options: keyword arguments of every training pass, such as `train=True`.
+      remat: whether the backward pass computes anew what terms read of each layer, such as by
+        local heads and projections: less memory, more compute.
       drop: what the outputs of layers lose in training, such as blocks of their maps: a function of
         a key and an array.
       drop_at: behind which modules, a selection as `layers`.
@@ -120,6 +122,7 @@ class Objective:
     runs: int = 1
     split_at: Select | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    remat: bool = False
     drop: Drop | None = None
     drop_at: Select | None = None
     branch: Callable[[Any], Any] | None = None
@@ -330,6 +333,7 @@ class Objective:
             mutable=mutable,
             gradient=self.gradient,
             readout=readout,
+            remat=self.remat,
             **options,
         )
         if self.gradient == "through":

@@ -55,13 +55,14 @@ def gradients(case, kernels, inside, **options):
     return jax.jit(of)(case.params, kernels, case.inputs)
 
 
+@pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_read_and_its_gradients_are_those_of_the_features(kind):
+def test_what_is_read_and_its_gradients_are_those_of_the_features(kind, remat):
     case = case_of(kind)
     kernels = jax.random.normal(jax.random.key(6), (2, 4, 3))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6),
-        gradients(case, kernels, inside=True),
+        gradients(case, kernels, inside=True, remat=remat),
         gradients(case, kernels, inside=False),
     )
 

@@ -103,14 +103,17 @@ def test_total_is_the_weighted_sum_of_the_losses(batch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-def test_reading_inside_of_the_layers_changes_nothing(batch, dtype):
+def test_reading_inside_of_the_layers_changes_nothing(batch, dtype, remat):
     with jax.enable_x64(dtype == "float64"):
-        check_reading(batch, dtype)
+        check_reading(batch, dtype, remat)
 
 
-def check_reading(batch, dtype):
-    parts, state = start(ALL_TERMS, model__dtype="bfloat16" if dtype == "bfloat16" else "float32")
+def check_reading(batch, dtype, remat):
+    kind = "bfloat16" if dtype == "bfloat16" else "float32"
+    parts, state = start(ALL_TERMS, model__dtype=kind, model__remat=remat)
+    assert parts.objective.remat == remat
     inputs, labels = batch
     params, heads, inputs = state.params, state.heads, inputs
     if dtype == "float64":

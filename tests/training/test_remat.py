@@ -50,3 +50,14 @@ def test_no_convolution_of_a_layer_is_computed_anew(digits):
 
     plain, remat = convolutions_and_norms(), convolutions_and_norms(model__remat=True)
     assert remat[0] == plain[0] and remat[1] > plain[1]
+
+
+def test_projections_are_computed_anew_with_it_alone(digits):
+    def convolutions(method, **overrides):
+        step, state, batch = step_and_inputs(digits, method, **overrides)
+        text = step.trace(state, batch).lower(lowering_platforms=("cuda",)).as_text()
+        return text.count("stablehlo.convolution")
+
+    layers, baseline = 13, convolutions("baseline")
+    assert convolutions("pull_push") == baseline + 3 * layers
+    assert convolutions("pull_push", model__remat=True) == baseline + 4 * layers
