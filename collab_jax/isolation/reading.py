@@ -67,7 +67,8 @@ def joint_reading(
         def forward(weights: Any, held: Any, arrays: Any) -> tuple[Any, Any]:
             (main, local), pull = _jax.vjp(alone, weights, arrays)
             if remat:
-                return _together((main, read(held, local))), (pull, held, local)
+                # Not together: a pass that is rematerialised as a whole would read once more.
+                return (main, read(held, local)), (pull, held, local)
             found, pull_reading = _jax.vjp(read, held, local)
             return _together((main, found)), (pull, pull_reading)
 
