@@ -11,7 +11,10 @@ from collab_jax.isolation.captured import Readout
 from collab_jax.models.heads import params_of_layer
 from collab_jax.objective.outputs import flat_tokens, head_of
 
-__all__ = ["readout_of"]
+__all__ = ["READ", "readout_of"]
+
+READ = "read"
+"""Name of what terms read, few numbers of a layer, which rematerialisation keeps."""
 
 
 def readout_of(

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from collab_jax import linen
@@ -20,7 +21,7 @@ from collab_jax.linen.passes import Gradient
 from collab_jax.models import init_variables, split_branches
 from collab_jax.objective.dropping import Drop, dropped_behind
 from collab_jax.objective.outputs import Outputs
-from collab_jax.objective.reading import readout_of
+from collab_jax.objective.reading import READ, readout_of
 from collab_jax.objective.repeat import repeat, repeated_behind, to_branches
 
 __all__ = ["Objective", "Term"]
@@ -345,6 +346,7 @@ class Objective:
         if readout is None:
             found["features"] = local
         else:
+            local = checkpoint_name(local, READ)
             found["readings"] = {name: tuple(of[name] for of in local) for name in local[0]}
         return captured.outputs, found, captured.variables
 

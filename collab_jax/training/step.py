@@ -14,6 +14,7 @@ from collab_jax import data
 from collab_jax.data.label_noise import noisy_labels
 from collab_jax.models.blocks import CONVOLVED
 from collab_jax.objective import Objective, Outputs
+from collab_jax.objective.reading import READ
 from collab_jax.training.keys import Purpose, key_for
 from collab_jax.training.optimizer import steps_taken
 from collab_jax.training.state import Batch, TrainState
@@ -238,7 +239,7 @@ def _differentiate(
 
 
 _kept = jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.save_only_these_names(CONVOLVED),
+    jax.checkpoint_policies.save_only_these_names(CONVOLVED, READ),
     jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 )
 
