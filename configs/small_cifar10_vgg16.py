@@ -6,7 +6,7 @@ whose methods it shows; the paper trains on all 50,000 images, with augmentation
 Command:
     python launch.py --config configs/small_cifar10_vgg16.py:out+mid+pull_push
 
-Cost: 80 epochs of 2,000 images (16x16), 3,200 steps of 50: two minutes of a CPU core for baseline.
+Cost: 80 epochs of 2,000 images (16x16), 3,200 steps of 50; two minutes of a CPU core.
 
 Expected: no number in the paper.
 
