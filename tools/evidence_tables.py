@@ -42,6 +42,11 @@ def _mean(cell: CellData, name: str) -> float:
     return mean
 
 
+def _missing(cell: CellData) -> str:
+    done = len(cell.values("last"))
+    return f" ({done} of {len(cell.runs)})" if done < len(cell.runs) else ""
+
+
 def _ratio(value: float | None, base: float | None) -> str:
     return f"{value / base:.2f}" if value and base else ""
 
@@ -114,7 +119,7 @@ def _short(tables: list[TableData]) -> str:
                     [
                         cell.row,
                         cell.column,
-                        f"{_mean(cell, 'last'):.1f}",
+                        f"{_mean(cell, 'last'):.1f}{_missing(cell)}",
                         _change(found, 1),
                         f"{_mean(cell, 'loss'):.2f}",
                         f"{_mean(cell, 'calibration_error'):.0f}",
