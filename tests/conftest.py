@@ -40,3 +40,15 @@ def annotations(request):
     jaxtyping.config.update("jaxtyping_disable", misuse)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def logger():
+    """Each test finds the package's logger as a library leaves it, whatever program ran before."""
+    import logging
+
+    logger = logging.getLogger("collab_jax")
+    before = logger.handlers[:], logger.propagate, logger.level
+    yield
+    logger.handlers[:], logger.propagate = before[:2]
+    logger.setLevel(before[2])

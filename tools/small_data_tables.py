@@ -20,7 +20,7 @@ from collab_jax.report.comparisons import contrasts, differences, spell_p
 from collab_jax.report.costs import seconds
 from collab_jax.report.statistics import Difference, summarise
 
-__all__ = ["FILES", "blocks"]
+__all__ = ["FILES", "blocks", "errors", "interval", "markdown", "wrapped"]
 
 FILES = ("README.md", "results/README.md", "docs/worth.md")
 STUDIES = ("reduced", "ablations", "noise_compute")
@@ -47,7 +47,7 @@ def _name(text: str) -> str:
     return NAMES.get(text, text)
 
 
-def _errors(cell: CellData, protocol: str) -> str:
+def errors(cell: CellData, protocol: str) -> str:
     found = summarise(list(cell.errors(protocol).values()))
     if found.mean is None:
         return "not run"
@@ -56,7 +56,7 @@ def _errors(cell: CellData, protocol: str) -> str:
     return f"{found.mean:.2f}{spread}{count}"
 
 
-def _interval(found: Difference | None) -> list[str]:
+def interval(found: Difference | None) -> list[str]:
     """Difference with its interval, then the three p-values and the detectable difference."""
     if found is None or found.mean is None:
         return ["", "", ""]
@@ -70,7 +70,7 @@ def _interval(found: Difference | None) -> list[str]:
     return [text, p, f"{found.detectable:.2f}"]
 
 
-def _markdown(header: list[str], rows: list[list[str]], first: int) -> str:
+def markdown(header: list[str], rows: list[list[str]], first: int) -> str:
     rule = ["---"] * first + ["---:"] * (len(header) - first)
     lines = [f"| {' | '.join(cells)} |" for cells in (header, *rows)]
     return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
@@ -89,12 +89,12 @@ def _methods_table(table: TableData) -> str:
     for place, cell in enumerate(table.cells):
         texts = [_name(cell.row), _name(cell.column)]
         for protocol, found in zip(PROTOCOLS, columns, strict=True):
-            texts += [_errors(cell, protocol), *_interval(found[place])[:2]]
-        texts.insert(5, _interval(columns[0][place])[2])
+            texts += [errors(cell, protocol), *interval(found[place])[:2]]
+        texts.insert(5, interval(columns[0][place])[2])
         rows.append(texts)
     header = ["row", "method", "last epoch", "difference", P_VALUES, "detectable"]
     header += ["chosen by validation", "difference", P_VALUES]
-    return _markdown(header, rows, 2)
+    return markdown(header, rows, 2)
 
 
 def _variants_table(ablations: StudyData) -> str:
@@ -102,10 +102,10 @@ def _variants_table(ablations: StudyData) -> str:
     for table in ablations.tables:
         for cell, found in zip(table.cells, differences(table, "last"), strict=True):
             if found is not None and cell.row != "equal compute" and cell.column != "baseline":
-                run = [_name(cell.row), cell.column, _errors(cell, "last")]
-                rows.append([*run, *_interval(found), table.baseline])
+                run = [_name(cell.row), cell.column, errors(cell, "last")]
+                rows.append([*run, *interval(found), table.baseline])
     header = ["term", "run", "test error", "difference", P_VALUES, "detectable"]
-    return _markdown([*header, "to"], rows, 2)
+    return markdown([*header, "to"], rows, 2)
 
 
 def _compute_tables(ablations: StudyData, noise: StudyData) -> list[TableData]:
@@ -123,14 +123,14 @@ def _compute_table(tables: list[TableData]) -> str:
                 [
                     _name(ours.row),
                     ours.column,
-                    _errors(ours, "last"),
+                    errors(ours, "last"),
                     other.column,
-                    _errors(other, "last"),
-                    *_interval(found),
+                    errors(other, "last"),
+                    *interval(found),
                 ]
             )
     header = ["row", "method", "its error", "beside", "its error", "method minus baseline"]
-    return _markdown([*header, P_VALUES, "detectable"], rows, 2)
+    return markdown([*header, P_VALUES, "detectable"], rows, 2)
 
 
 def _costs_table(tables: list[TableData]) -> str:
@@ -145,7 +145,7 @@ def _costs_table(tables: list[TableData]) -> str:
             measured = f"{ours / theirs:.2f}" if ours and theirs else ""
             rows.append([_name(cell.row), cell.column, str(epochs or ""), counted, measured])
     header = ["row", "run", "epochs", "FLOPs / baseline's", "time / baseline's"]
-    return _markdown(header, rows, 2)
+    return markdown(header, rows, 2)
 
 
 def _ties(studies: list[StudyData]) -> tuple[int, int]:
@@ -243,11 +243,11 @@ def blocks(results: Path) -> dict[str, str]:
         "equal compute": _compute_table(compute),
         "compute": _costs_table(compute),
         "ties": f"In {tied} of {runs} runs several epochs share the lowest validation error.",
-        "claim": _wrapped(_claim(methods, compute)),
+        "claim": wrapped(_claim(methods, compute)),
     }
 
 
-def _wrapped(text: str, width: int = 104) -> str:
+def wrapped(text: str, width: int = 104) -> str:
     lines, line = [], ""
     for word in text.split(" "):
         if line and len(line) + 1 + len(word) > width:

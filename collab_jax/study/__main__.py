@@ -66,7 +66,12 @@ def _parser() -> config_lib.FlagParser:
         metavar="DIR",
         help="another study's folder, whose finished runs of the same config are copied",
     )
-    parser.add_argument("--only", default="", metavar="TEXT", help="runs whose name holds TEXT")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="TEXT",
+        help="runs whose name, table, row or column holds TEXT",
+    )
     parser.add_argument(
         "--slurm",
         nargs="*",
@@ -98,9 +103,9 @@ def _run(options: argparse.Namespace) -> int:
     slurm = None if options.slurm is None else parse_slurm(options.slurm)
     name, study = load_study(options.study)
     out = _absolute(options.out)
-    runs = [run for run in study_runs(study, out) if options.only in run.name]
+    runs = study_runs(study, out, options.only)
     if not runs:
-        raise UserError(f"--only {options.only}: no run's name holds it")
+        raise UserError(f"--only {options.only}: no name of a run, table, row or column holds it")
     check_folder(out, name, runs)
     source = out if options.reuse is None else _absolute(options.reuse)
     found = [] if options.reuse is None else finished_elsewhere(source, out, runs, options.threads)

@@ -6,7 +6,6 @@ import functools
 import os
 import shlex
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,12 +111,13 @@ def evaluation_run(run: Run, out: Path) -> Run:
     )
 
 
-def study_runs(study: Study, out: Path) -> list[Run]:
+def study_runs(study: Study, out: Path, only: str = "") -> list[Run]:
     """Every run of a study once, those of the first seed and their evaluations first.
 
     Args:
       study: a study.
       out: its folder.
+      only: a part of a run's name, or of its table's, row's or column's; empty: all runs.
 
     Raises:
       UserError: if a cell is not valid.
@@ -125,18 +125,19 @@ def study_runs(study: Study, out: Path) -> list[Run]:
     runs: dict[str, Run] = {}
     for program in study.programs:
         runs[program.name] = program_run(program, out)
+    labels = {name: {name} for name in runs}
     for seed in study.seeds:
-        for cell in _cells(study):
-            run = cell_run(cell, seed, out)
-            runs.setdefault(run.name, run)
-            if study.pictures and seed == study.seeds[0]:
-                evaluation = evaluation_run(run, out)
-                runs.setdefault(evaluation.name, evaluation)
-    return list(runs.values())
-
-
-def _cells(study: Study) -> Iterable[Cell]:
-    return (cell for table in study.tables for cell in table.cells)
+        for table in study.tables:
+            for cell in table.cells:
+                run = cell_run(cell, seed, out)
+                made = [run]
+                if study.pictures and seed == study.seeds[0]:
+                    made += [evaluation_run(run, out)]
+                for each in made:
+                    runs.setdefault(each.name, each)
+                    shown = labels.setdefault(each.name, {each.name})
+                    shown |= {table.title, cell.row, cell.column}
+    return [run for name, run in runs.items() if any(only in label for label in labels[name])]
 
 
 def interpreter_command(run: Run) -> list[str]:

@@ -26,6 +26,7 @@ OURS = {
     "digits": ("digits", 1_437),
     "fashion_mnist": ("fashion_mnist", 60_000),
     "small_fashion_mnist": ("fashion_mnist", 1_000),
+    "small_cifar10": ("cifar10", 2_000),
 }
 
 # Tables I and II, in %: baseline, baseline 2x, out, mid, pull_push, kernel, out+mid+pull_push,
@@ -55,7 +56,7 @@ def test_every_recipe_of_the_paper_and_ours_is_there():
     models = ("vgg16", "resnet18")
     expected = {f"{data}_{model}" for data in PAPER for model in models}
     expected |= {f"fashion_mnist_{model}" for model in models} | {"digits_vgg16"}
-    expected |= {"small_fashion_mnist_vgg16"}
+    expected |= {"small_fashion_mnist_vgg16", "small_cifar10_vgg16"}
     expected |= {"cifar10_vgg16_label_noise", "cifar100_vgg16_label_noise", "stl10_resnet18_2x"}
     assert {path.stem for path in PATHS} == expected
 

@@ -3,6 +3,7 @@
 import re
 
 import docs_blocks
+import evidence_tables
 import made_blocks
 import small_data_tables
 
@@ -15,8 +16,10 @@ def test_the_pages_hold_what_the_code_says():
 
 
 def test_every_part_of_a_page_is_made_by_a_tool():
-    made = {*docs_blocks.blocks(), *small_data_tables.blocks(made_blocks.ROOT / "results")}
-    for name in (*docs_blocks.FILES, *small_data_tables.FILES):
+    results = made_blocks.ROOT / "results"
+    made = {*docs_blocks.blocks(), *small_data_tables.blocks(results)}
+    made |= set(evidence_tables.blocks(results))
+    for name in {*docs_blocks.FILES, *small_data_tables.FILES, *evidence_tables.FILES}:
         page = (made_blocks.ROOT / name).read_text()
         begun = re.findall(r"<!-- (?!end of )(.+?) -->", page)
         assert begun == re.findall(r"<!-- end of (.+?) -->", page), name

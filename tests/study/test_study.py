@@ -129,6 +129,26 @@ def test_every_shipped_study_resolves_and_trains_nothing_twice(tmp_path):
     assert [run.config.seed for run in trained] == sorted(run.config.seed for run in trained)
 
 
+def test_a_part_of_a_study_is_named_by_run_table_row_or_column(tmp_path):
+    study = load_study("evidence")[1]
+    runs = {run.name for run in study_runs(study, tmp_path)}
+
+    def part(text):
+        found = [run.name for run in study_runs(study, tmp_path, text)]
+        assert set(found) <= runs and len(set(found)) == len(found)
+        return found
+
+    assert len(runs) == 6 * (7 + 7 + 4)
+    assert len(part("clean labels")) == len(part("people's")) == 6 * 7
+    assert len(part("twice as long")) == 6 * 3
+    assert len(part("seed-3")) == 18 and len(part("mid+pull_push+kernel/seed-")) == 6 * 2
+    assert part("nothing of this name") == []
+    # The first seed's pictures come with its runs.
+    pictured = load_study("reduced")[1]
+    noisy = study_runs(pictured, tmp_path, "noise 0.5")
+    assert sum(run.after != "" for run in noisy) == 4 and len(noisy) == 5 * 4 + 4
+
+
 @pytest.mark.slow
 def test_equal_compute_is_equal_in_flops(tmp_path):
     cells = {cell.column: cell for cell in load_study("ablations")[1].tables[2].cells}
@@ -216,7 +236,8 @@ def test_names_and_values_of_flags_are_told(tiny, tmp_path, capsys):
     common = ("--study", tiny, "--out", out)
     assert "--jobs 0" in refused(capsys, *common, "--jobs", "0")
     assert "epochs changes results" in refused(capsys, *common, "--config.epochs=3")
-    assert "no run's name holds it" in refused(capsys, *common, "--only", "tree")
+    told = refused(capsys, *common, "--only", "tree")
+    assert "--only tree: no name of a run, table, row or column holds it" in told
     assert "expected KEY=VALUE" in refused(capsys, *common, "--slurm", "partition")
     assert not out.exists()
 
