@@ -17,7 +17,8 @@ __all__ = ["ByLayer", "Chosen", "LocalHeads", "Pair", "Projections", "params_of_
 class ByLayer(nn.Module):
     """Heads of which each sees the feature of its own layer and nothing else.
 
-    The parameters of layer i, counted from 1, are named `layer{i}` or `layer{i}_...`.
+    The parameters of layer i, counted from 1, are named `layer{i}` or `layer{i}_...`. A term asks
+    for each layer alone, by `of_layer`: what a subclass adds in `__call__` it does not see.
     """
 
     def of_layer(self, index: int, feature: Float[ArrayLike, "batch ... _"]) -> Any:
