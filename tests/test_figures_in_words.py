@@ -156,8 +156,8 @@ CLAIMS: dict[str, tuple[str, str, Callable[[], list[str]]]] = {
     ),
     "aims that are met": (
         "results/README.md",
-        rf"On VGG-16 L_kernel \({NUMBER}\) meets its own, on ResNet-18 L_out \({NUMBER}\); all four "
-        rf"take {NUMBER} and {NUMBER}",
+        rf"On VGG-16 L_kernel \({NUMBER}\) meets its own, on ResNet-18 L_out \({NUMBER}\); all "
+        rf"four take {NUMBER} and {NUMBER}",
         lambda: [
             *plan("vgg16", "peak / baseline", "kernel"),
             *plan("resnet18", "peak / baseline", "out"),
@@ -172,8 +172,8 @@ CLAIMS: dict[str, tuple[str, str, Callable[[], list[str]]]] = {
     ),
     "rematerialised, on the page of costs": (
         "docs/costs.md",
-        rf"with it all four plan {NUMBER} of baseline's memory on VGG-16 and {NUMBER} on ResNet-18, for "
-        rf"{NUMBER} and {NUMBER} of its FLOPs",
+        rf"with it all four plan {NUMBER} of baseline's memory on VGG-16 and {NUMBER} on ResNet-18, "
+        rf"for {NUMBER} and {NUMBER} of its FLOPs",
         lambda: two(rematerialised()),
     ),
     "what holds the memory": (
