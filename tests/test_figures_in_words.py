@@ -172,8 +172,8 @@ CLAIMS: dict[str, tuple[str, str, Callable[[], list[str]]]] = {
     ),
     "rematerialised, on the page of costs": (
         "docs/costs.md",
-        rf"with it all four plan {NUMBER} of baseline's memory on VGG-16 and {NUMBER} on ResNet-18, "
-        rf"for {NUMBER} and {NUMBER} of its FLOPs",
+        rf"with it all four plan {NUMBER} of baseline's memory on VGG-16 and {NUMBER} on "
+        rf"ResNet-18, for {NUMBER} and {NUMBER} of its FLOPs",
         lambda: two(rematerialised()),
     ),
     "what holds the memory": (
