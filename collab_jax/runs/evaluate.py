@@ -98,7 +98,7 @@ def run(
             rows = zip(names, confusion.tolist(), strict=True)
             writer.writerows([name, *row] for name, row in rows)
         if found is not None:
-            np.savez_compressed(folder / "diagnostics.npz", allow_pickle=False, **found)
+            np.savez_compressed(folder / "diagnostics.npz", **found)
         write_json(folder / "result.json", result)
     return result
 

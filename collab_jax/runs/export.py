@@ -120,11 +120,11 @@ def _write(folder: Path, restored: Restored, checkpoint: str) -> dict[str, Any]:
     program = jax_export.export(jax.jit(predict), platforms=PLATFORMS)(shapes, images)
     (folder / "model.stablehlo").write_bytes(program.mlir_module_serialized)
     (folder / "model.jax_export").write_bytes(program.serialize())
-    np.savez(folder / "parameters.npz", allow_pickle=False, **parameters)
+    np.savez(folder / "parameters.npz", **parameters)
     shutil.copyfile(load_model.__file__, folder / "load_model.py")
     example = np.random.default_rng(0).integers(0, 256, (4, *info.image_shape), np.uint8)
     logits = np.asarray(jax.jit(predict)(parameters, example))
-    np.savez(folder / "example.npz", allow_pickle=False, images=example, logits=logits)
+    np.savez(folder / "example.npz", images=example, logits=logits)
     description = {
         "how_to_call": _HOW_TO_CALL.splitlines(),
         "images": f"uint8 (batch, {', '.join(map(str, info.image_shape))}), any batch of 1 or more",
