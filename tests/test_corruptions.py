@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from corruptions import CORRUPTIONS, corrupt, errors, markdown
+from checkpoint_tables import markdown
+from corruptions import CORRUPTIONS, corrupt, errors
 from tiny import tiny_config
 
 from collab_jax.runs import loop
