@@ -103,7 +103,9 @@ def _write(folder: Path, restored: Restored, checkpoint: str) -> dict[str, Any]:
     info = restored.info
     paths, tree = jax.tree_util.tree_flatten_with_path(restored.variables)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
-    parameters = {name: np.asarray(leaf) for name, (_, leaf) in zip(names, paths, strict=True)}
+    parameters: dict[str, Any] = {
+        name: np.asarray(leaf) for name, (_, leaf) in zip(names, paths, strict=True)
+    }
 
     def predict(parameters: dict[str, Array], images: Array) -> Float[Array, "batch classes"]:
         variables = jax.tree.unflatten(tree, [parameters[name] for name in names])
