@@ -1,4 +1,4 @@
-"""README's and results/README's words on the small-data study beside the kept runs."""
+"""The words of README and docs/worth.md on the studies beside the kept runs."""
 
 import json
 import re
@@ -171,3 +171,44 @@ def test_no_other_page_repeats_the_claim_by_itself(page):
         r"<!-- claim -->.*<!-- end of claim -->", "", (ROOT / page).read_text(), flags=re.S
     )
     assert not re.search(r"\b(26\.0|30\.7|22\.9|19\.1)%", text)
+
+
+LONGER = "baseline, twice as long"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "told"),
+    [
+        (
+            "mid",
+            LONGER,
+            "ends {-mean} points below the baseline of twice the epochs (95% interval {-high} to "
+            "{-low})",
+        ),
+        (BEST, "mid", "within a point of out+mid+pull_push ({low} to {high})"),
+        ("mid+pull_push+kernel", "mid", "that is not shown ({low} to {high})"),
+        ("out", LONGER, "where the baseline of twice the epochs does ({low} to {high})"),
+    ],
+)
+def test_the_exploratory_differences_are_those_of_the_runs(ours, theirs, told):
+    test = paired(*(errors("cifar10", column, "clean labels") for column in (ours, theirs)))
+    low, high = test.confidence_interval()
+    figures = {"low": low, "high": high, "-low": -low, "-high": -high, "-mean": -(low + high) / 2}
+    for name, value in figures.items():
+        sign = "" if name.startswith("-") else "+" if value > 0 else "-"
+        told = told.replace(f"{{{name}}}", sign + f"{abs(value):.2f}".removeprefix("0"))
+    assert told in words("docs/worth.md")
+
+
+@pytest.mark.parametrize(
+    ("ours", "told"),
+    [
+        (BEST, "out+mid+pull_push ends {} points ({} to {})"),
+        ("mid+pull_push+kernel", "mid+pull_push+kernel {} points ({} to {}) below"),
+    ],
+)
+def test_readme_tells_the_declared_contrasts(ours, told):
+    test = paired(*(errors("cifar10", column, "clean labels") for column in (ours, LONGER)))
+    low, high = test.confidence_interval()
+    figures = (f"{-x:.1f}".removeprefix("0") for x in ((low + high) / 2, high, low))
+    assert told.format(*figures) in words("README.md")

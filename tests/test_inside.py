@@ -6,6 +6,9 @@ from inside import agreement, measure, off_diagonal_correlation
 from tiny import tiny_config
 
 from collab_jax.runs import loop
+from collab_jax.runs.diagnostics import diagnose
+from collab_jax.runs.load import load_run
+from collab_jax.training.build import load_data
 
 
 def test_agreement_counts_pairs_of_branches():
@@ -22,10 +25,23 @@ def test_the_diagonal_counts_for_nothing():
     assert off_diagonal_correlation(first, second) == pytest.approx(1)
 
 
-def test_a_run_is_measured_as_it_was_trained(tmp_path):
-    config = tiny_config("baseline", epochs=3, learning_rate=0.05)
-    loop.run(config, tmp_path / "run")
-    found = measure(tmp_path / "run")
-    assert {"probe 13", "labels 13", "inputs 13", "filters", "agree", "entropy"} < set(found)
-    assert 0 <= found["train"] <= 100 and 0 < found["probe 13"] < 90
+def test_a_runs_figures_are_those_of_its_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    result = loop.run(tiny_config("baseline", epochs=3, learning_rate=0.05), run)
+    found = measure(run)
+    names = [name for name in found if name.startswith("probe")]
+    assert names == ["probe 3", "probe 6", "probe 10", "probe 13"]
+    assert all(0 < found[name] < 90 for name in names[1:])
+    restored = load_run(run, "last")
+    dataset = load_data(restored.config)
+    inside = diagnose(restored.config, restored.info, dataset.test, restored.variables)
+    pairs = np.triu_indices(len(inside["labels"]), 1)
+    for kind in ("labels", "inputs"):
+        for layer in (3, 13):
+            one, two = inside["similarity_after"][layer - 1], inside[f"similarity_{kind}"]
+            expected = np.corrcoef(one[pairs].astype(float), two[pairs].astype(float))[0, 1]
+            assert found[f"{kind} {layer}"] == pytest.approx(expected)
+    images, labels = dataset.train.take(np.arange(len(dataset.train)))
+    wrong = restored.predict(images).argmax(-1) != labels
+    assert found["train"] == pytest.approx(100 * wrong.mean()) != result["last_test_error"]
     assert 0 < found["agree"] <= 100 and 0 < found["entropy"] <= np.log(10)

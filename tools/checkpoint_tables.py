@@ -60,6 +60,9 @@ def main(description: str, measure: Callable[[Path], Figures]) -> int:
     Args:
       description: what `--help` tells.
       measure: figures by name of a run directory, the same names for every run.
+
+    Returns:
+      The exit code: 1 where no run could be measured.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("study", type=Path)
@@ -82,4 +85,4 @@ def main(description: str, measure: Callable[[Path], Figures]) -> int:
                     by_name.setdefault(name, {})[run["seed"]] = value
         if found:
             print("\n".join(markdown(table, found)), flush=True)
-    return 0
+    return 0 if known else 1

@@ -5,9 +5,10 @@ Command:
 
 Four corruptions after D. Hendrycks and T. Dietterich, "Benchmarking Neural Network Robustness to
 Common Corruptions and Perturbations", 2019, of the strength that they call 3 for CIFAR-10, at the
-size that the network sees: Gaussian noise, Gaussian blur, brightness and contrast. The noise is the
-same for every run. Runs whose checkpoint is not there are left out. Intervals and p are the
-report's; Holm's method is over the differences of a row, all corruptions together.
+size that the network sees: Gaussian noise, the same for every run, Gaussian blur, brightness (here
+added to red, green and blue, there to the value of HSV) and contrast. Runs whose checkpoint is not
+there are left out. Intervals and p are the report's; Holm's method is over the differences of a
+row, all corruptions together.
 """
 
 import sys

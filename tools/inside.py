@@ -6,17 +6,20 @@ Command:
 Of each run's last checkpoint, at a quarter, half, three quarters and the end of its depth:
 
 - `probe`: test error in % of a linear classifier (ridge regression, penalty 100) on a layer's
-  output, rectified and averaged over positions, fitted on the run's own training images.
+  output, rectified and averaged over positions, fitted on the run's own training images and their
+  labels in the data set (those of people where it has them; never with noise redrawn).
 - `labels`, `inputs`: correlation of a layer's similarity matrix with the targets' and the inputs'
-  (80 test images, Eq. 7), over the pairs of two images.
+  (80 test images, Eq. 8), over the pairs of two images.
 - `filters`: root mean square of the correlations between the filters of a convolution (Eq. 10),
   mean over the kernels that L_kernel covers, times 100.
 - `agree`: percent of pairs of the four branches (K = 2) that predict the same class of a training
   image, all networks with dropout .2, which not all were trained with; `entropy`: of such a branch,
   in nats, mean over branches and images.
-- `train`: error in % on the training images, as in inference.
+- `train`: error in % on the training images, with the labels that `probe` has.
 
-Intervals and p are the report's; Holm's method is over all differences of a table.
+Similarities and branches are those of training, with the batch's own statistics; `probe` and
+`train` are taken with running averages. Intervals and p are the report's; Holm's method is over the
+differences of a row, all figures together.
 """
 
 import sys
