@@ -212,3 +212,28 @@ def test_readme_tells_the_declared_contrasts(ours, told):
     low, high = test.confidence_interval()
     figures = (f"{-x:.1f}".removeprefix("0") for x in ((low + high) / 2, high, low))
     assert told.format(*figures) in words("README.md")
+
+
+def test_readme_tells_where_the_combination_loses():
+    told = []
+    for study in ("ablations", "noise_compute"):
+        test = paired(errors(study, BEST), errors(study, f"baseline for {BEST}'s FLOPs"))
+        low, high = test.confidence_interval()
+        told.append(f"{(low + high) / 2:.1f}")
+    expected = "is ahead of it by {} points, and by {} with label noise .5.".format(*told)
+    assert expected in words("README.md")
+
+
+def test_the_likelihood_beside_the_longer_baseline_is_told():
+    study = json.loads((RESULTS / "cifar10" / "study.json").read_text())
+    found = {}
+    for cell in study["tables"][0]["cells"]:
+        for run in cell["runs"]:
+            lines = (RESULTS / "cifar10" / run["path"] / "metrics.jsonl").read_text().splitlines()
+            tests = [line for line in map(json.loads, lines) if line["split"] == "test"]
+            found.setdefault(cell["column"], {})[run["seed"]] = tests[-1]["loss"]
+    low, high = paired(found[BEST], found[LONGER]).confidence_interval()
+    mean, low, high = (f"{x:.2f}".removeprefix("0") for x in ((low + high) / 2, low, high))
+    assert f"of twice the epochs, by {mean} ({low} to {high};" in words("docs/worth.md")
+    assert f"(+{mean} [+{low}, +{high}]," in words("results/README.md")
+    assert f"longer baseline's (clean labels, by {mean})" in words("README.md")
