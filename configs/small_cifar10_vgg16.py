@@ -12,9 +12,9 @@ Expected: no number in the paper.
 
 The images are a class-balanced subset that depends on the seed, and so are the 5,000 others that
 validate. All 10,000 test images are evaluated, halfway and at the end. There is no augmentation:
-with it this network goes on learning for as long as anyone trains it, without it baseline's error
-no longer falls when it trains for twice as long (results/README.md). There is no dropout either,
-but for methods whose branches differ by it alone.
+with it this network goes on learning for as long as anyone trains it, without it baseline's
+training error is 0 and twice the epochs lower its test error by .7 points (results/README.md).
+There is no dropout either, but for methods whose branches differ by it alone.
 """
 
 from ml_collections import ConfigDict

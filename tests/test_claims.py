@@ -1,4 +1,4 @@
-"""README's and results/README's words on the small-data study beside the kept runs."""
+"""The words of README and docs/worth.md on the studies beside the kept runs."""
 
 import json
 import re
@@ -51,18 +51,18 @@ def test_every_block_is_in_a_page():
     names = set()
     for page in small_data_tables.FILES:
         names |= set(re.findall(r"<!-- end of ([a-z ]+) -->", (ROOT / page).read_text()))
-    assert names - set(evidence_tables.blocks(RESULTS)) == set(small_data_tables.blocks(RESULTS))
+    assert names == {*small_data_tables.blocks(RESULTS), *evidence_tables.blocks(RESULTS)}
 
 
 def test_a_changed_number_is_found():
     made = small_data_tables.blocks(RESULTS)
-    page = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "worth.md").read_text()
     assert made_blocks.rewritten(page, made) == page
     assert made_blocks.rewritten(page.replace("26.0%", "25.0%"), made) == page
 
 
 def test_the_claim_of_label_noise_is_that_of_the_runs():
-    text = words("README.md")
+    text = words("docs/worth.md")
     ours, base = (errors("reduced", column, "noise 0.5") for column in (BEST, "baseline"))
     found = re.search(
         r"combination ends at ([\d.]+)% test error where baseline has ([\d.]+)% \(95% interval of "
@@ -88,7 +88,7 @@ def test_the_claim_of_label_noise_is_that_of_the_runs():
     ],
 )
 def test_the_claims_at_equal_compute_are_those_of_the_runs(study, start, measure):
-    text = words("README.md")
+    text = words("docs/worth.md")
     longer, ours = errors(study, f"baseline for {BEST}'s {measure}"), errors(study, BEST)
     if not longer:
         assert f"{start} a baseline of as much {measure} has not been run." in text
@@ -171,3 +171,69 @@ def test_no_other_page_repeats_the_claim_by_itself(page):
         r"<!-- claim -->.*<!-- end of claim -->", "", (ROOT / page).read_text(), flags=re.S
     )
     assert not re.search(r"\b(26\.0|30\.7|22\.9|19\.1)%", text)
+
+
+LONGER = "baseline, twice as long"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "told"),
+    [
+        (
+            "mid",
+            LONGER,
+            "ends {-mean} points below the baseline of twice the epochs (95% interval {-high} to "
+            "{-low})",
+        ),
+        (BEST, "mid", "within a point of out+mid+pull_push ({low} to {high})"),
+        ("mid+pull_push+kernel", "mid", "that is not shown ({low} to {high})"),
+        ("out", LONGER, "where the baseline of twice the epochs does ({low} to {high})"),
+    ],
+)
+def test_the_exploratory_differences_are_those_of_the_runs(ours, theirs, told):
+    test = paired(*(errors("cifar10", column, "clean labels") for column in (ours, theirs)))
+    low, high = test.confidence_interval()
+    figures = {"low": low, "high": high, "-low": -low, "-high": -high, "-mean": -(low + high) / 2}
+    for name, value in figures.items():
+        sign = "" if name.startswith("-") else "+" if value > 0 else "-"
+        told = told.replace(f"{{{name}}}", sign + f"{abs(value):.2f}".removeprefix("0"))
+    assert told in words("docs/worth.md")
+
+
+@pytest.mark.parametrize(
+    ("ours", "told"),
+    [
+        (BEST, "out+mid+pull_push ends {} points ({} to {})"),
+        ("mid+pull_push+kernel", "mid+pull_push+kernel {} points ({} to {}) below"),
+    ],
+)
+def test_readme_tells_the_declared_contrasts(ours, told):
+    test = paired(*(errors("cifar10", column, "clean labels") for column in (ours, LONGER)))
+    low, high = test.confidence_interval()
+    figures = (f"{-x:.1f}".removeprefix("0") for x in ((low + high) / 2, high, low))
+    assert told.format(*figures) in words("README.md")
+
+
+def test_readme_tells_where_the_combination_loses():
+    told = []
+    for study in ("ablations", "noise_compute"):
+        test = paired(errors(study, BEST), errors(study, f"baseline for {BEST}'s FLOPs"))
+        low, high = test.confidence_interval()
+        told.append(f"{(low + high) / 2:.1f}")
+    expected = "is ahead of it by {} points, and by {} with label noise .5.".format(*told)
+    assert expected in words("README.md")
+
+
+def test_the_likelihood_beside_the_longer_baseline_is_told():
+    study = json.loads((RESULTS / "cifar10" / "study.json").read_text())
+    found = {}
+    for cell in study["tables"][0]["cells"]:
+        for run in cell["runs"]:
+            lines = (RESULTS / "cifar10" / run["path"] / "metrics.jsonl").read_text().splitlines()
+            tests = [line for line in map(json.loads, lines) if line["split"] == "test"]
+            found.setdefault(cell["column"], {})[run["seed"]] = tests[-1]["loss"]
+    low, high = paired(found[BEST], found[LONGER]).confidence_interval()
+    mean, low, high = (f"{x:.2f}".removeprefix("0") for x in ((low + high) / 2, low, high))
+    assert f"of twice the epochs, by {mean} ({low} to {high};" in words("docs/worth.md")
+    assert f"(+{mean} [+{low}, +{high}]," in words("results/README.md")
+    assert f"longer baseline's (clean labels, by {mean})" in words("README.md")

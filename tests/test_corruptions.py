@@ -1,8 +1,11 @@
 """Errors on corrupted images: the corruptions themselves, and the table of a study's runs."""
 
+import json
+
 import numpy as np
 import pytest
-from corruptions import CORRUPTIONS, corrupt, errors, markdown
+from checkpoint_tables import main, markdown
+from corruptions import CORRUPTIONS, corrupt, errors
 from tiny import tiny_config
 
 from collab_jax.runs import loop
@@ -66,3 +69,18 @@ def test_a_runs_error_on_clean_images_is_the_one_that_it_logged(tmp_path):
     assert len(set(found.values())) > 1
     (images,) = tests.values()
     assert errors(tmp_path / "run", tests) == found and list(tests.values())[0] is images
+
+
+def test_a_study_without_checkpoints_is_told(tmp_path, monkeypatch, capsys):
+    run = {"seed": 0, "path": "baseline/seed-0"}
+    cell = {"row": "r", "column": "baseline", "runs": [run]}
+    table = {"title": "T", "baseline": "baseline", "cells": [cell]}
+    (tmp_path / "study.json").write_text(json.dumps({"tables": [table]}))
+    (tmp_path / run["path"]).mkdir(parents=True)
+    (tmp_path / run["path"] / "result.json").write_text("{}")
+    monkeypatch.setattr("sys.argv", ["corruptions.py", str(tmp_path)])
+    assert main("Told.", lambda path: errors(path, {})) == 1
+    told = capsys.readouterr()
+    assert told.out == "" and "baseline/seed-0" in told.err
+    assert main("Told.", lambda path: {"none": 1.0}) == 0
+    assert "| r | baseline (1) | 1.00 |" in capsys.readouterr().out

@@ -5,24 +5,22 @@ Command:
 
 Four corruptions after D. Hendrycks and T. Dietterich, "Benchmarking Neural Network Robustness to
 Common Corruptions and Perturbations", 2019, of the strength that they call 3 for CIFAR-10, at the
-size that the network sees: Gaussian noise, Gaussian blur, brightness and contrast. The noise is the
-same for every run. Runs whose checkpoint is not there are left out. Intervals and p are the
-report's; Holm's method is over the differences of a row, all corruptions together.
+size that the network sees: Gaussian noise, the same for every run, Gaussian blur, brightness (here
+added to red, green and blue, there to the value of HSV) and contrast. Runs whose checkpoint is not
+there are left out. Intervals and p are the report's; Holm's method is over the differences of a
+row, all corruptions together.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from checkpoint_tables import main
 from scipy import ndimage
 
 import collab_jax
 from collab_jax import data
-from collab_jax.errors import UserError
-from collab_jax.report.statistics import compare, paired_difference
 
 
 def _noise(images: np.ndarray) -> np.ndarray:
@@ -79,62 +77,6 @@ def errors(run: Path, tests: dict[tuple, dict[str, np.ndarray]]) -> dict[str, fl
     }
 
 
-def markdown(table: dict, found: dict[tuple[str, str], dict[str, dict[int, float]]]) -> list[str]:
-    """A table of mean errors and paired differences, by row and column."""
-    names = list(CORRUPTIONS)
-    lines = [
-        f"## {table['title']}",
-        "",
-        "| row | method | " + " | ".join(names) + " |",
-        "|---|---|" + "---:|" * len(names),
-    ]
-    for row in dict.fromkeys(row for row, _ in found):
-        columns = [column for r, column in found if r == row]
-        base = found.get((row, table["baseline"]), {})
-        pairs = [(c, n) for c in columns if base and c != table["baseline"] for n in names]
-        differences = compare([paired_difference(found[row, c][n], base[n]) for c, n in pairs])
-        spelled = {}
-        for pair, d in zip(pairs, differences, strict=True):
-            if d.mean is not None:
-                spelled[pair] = f"<br>{d.mean:+.2f}"
-            if d.low is not None:
-                spelled[pair] += (
-                    f" [{d.low:+.2f}, {d.high:+.2f}]<br>p {d.p:.3f}, Holm {d.adjusted:.3f}"
-                )
-        for column in columns:
-            cells = [
-                f"{np.mean(list(found[row, column][n].values())):.2f}{spelled.get((column, n), '')}"
-                for n in names
-            ]
-            seeds = len(found[row, column]["none"])
-            lines.append(f"| {row} | {column} ({seeds}) | " + " | ".join(cells) + " |")
-    return [*lines, ""]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", type=Path)
-    study = parser.parse_args().study
-    tests: dict[tuple, dict[str, np.ndarray]] = {}
-    known: dict[str, dict[str, float]] = {}
-    for table in json.loads((study / "study.json").read_text())["tables"]:
-        found: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
-        for cell in table["cells"]:
-            for run in cell["runs"]:
-                if not (study / run["path"] / "result.json").exists():
-                    continue
-                if run["path"] not in known:
-                    try:
-                        known[run["path"]] = errors(study / run["path"], tests)
-                    except UserError as error:
-                        print(error, file=sys.stderr)
-                        continue
-                by_name = found.setdefault((cell["row"], cell["column"]), {})
-                for name, value in known[run["path"]].items():
-                    by_name.setdefault(name, {})[run["seed"]] = value
-        print("\n".join(markdown(table, found)), flush=True)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    loaded: dict[tuple, dict[str, np.ndarray]] = {}
+    sys.exit(main(__doc__.splitlines()[0], lambda run: errors(run, loaded)))

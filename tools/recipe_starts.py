@@ -125,7 +125,7 @@ def start(
             data, path = name, Path(given[name])
         elif not path.exists():
             images = max(2000, 15 * config.batch_size, 2 * classes)
-            np.savez(path, allow_pickle=False, **made_up((*shape,), classes, images))
+            np.savez(path, **made_up((*shape,), classes, images))
         changes["data.name"] = str(path)
     shown = {
         "data": data,

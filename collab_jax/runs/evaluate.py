@@ -86,7 +86,7 @@ def run(
     }
     where = "" if own else f"-on-{_short_name(dataset)}"
     folder = Path(output or run_dir) / f"evaluation-{checkpoint}{where}"
-    found = None
+    found: dict[str, Any] | None = None
     if not is_own(restored.config.model.name):
         found = diagnose(restored.config, restored.info, dataset.test, restored.variables)
     with written_or_told(folder, asked_for=output is not None):
@@ -98,7 +98,7 @@ def run(
             rows = zip(names, confusion.tolist(), strict=True)
             writer.writerows([name, *row] for name, row in rows)
         if found is not None:
-            np.savez_compressed(folder / "diagnostics.npz", allow_pickle=False, **found)
+            np.savez_compressed(folder / "diagnostics.npz", **found)
         write_json(folder / "result.json", result)
     return result
 

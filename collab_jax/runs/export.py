@@ -103,7 +103,9 @@ def _write(folder: Path, restored: Restored, checkpoint: str) -> dict[str, Any]:
     info = restored.info
     paths, tree = jax.tree_util.tree_flatten_with_path(restored.variables)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
-    parameters = {name: np.asarray(leaf) for name, (_, leaf) in zip(names, paths, strict=True)}
+    parameters: dict[str, Any] = {
+        name: np.asarray(leaf) for name, (_, leaf) in zip(names, paths, strict=True)
+    }
 
     def predict(parameters: dict[str, Array], images: Array) -> Float[Array, "batch classes"]:
         variables = jax.tree.unflatten(tree, [parameters[name] for name in names])
@@ -120,11 +122,11 @@ def _write(folder: Path, restored: Restored, checkpoint: str) -> dict[str, Any]:
     program = jax_export.export(jax.jit(predict), platforms=PLATFORMS)(shapes, images)
     (folder / "model.stablehlo").write_bytes(program.mlir_module_serialized)
     (folder / "model.jax_export").write_bytes(program.serialize())
-    np.savez(folder / "parameters.npz", allow_pickle=False, **parameters)
+    np.savez(folder / "parameters.npz", **parameters)
     shutil.copyfile(load_model.__file__, folder / "load_model.py")
     example = np.random.default_rng(0).integers(0, 256, (4, *info.image_shape), np.uint8)
     logits = np.asarray(jax.jit(predict)(parameters, example))
-    np.savez(folder / "example.npz", allow_pickle=False, images=example, logits=logits)
+    np.savez(folder / "example.npz", images=example, logits=logits)
     description = {
         "how_to_call": _HOW_TO_CALL.splitlines(),
         "images": f"uint8 (batch, {', '.join(map(str, info.image_shape))}), any batch of 1 or more",

@@ -48,9 +48,8 @@ def load(folder: str | os.PathLike[str]) -> Callable[[Any], jax.Array]:
     except Exception as error:
         written = description.get("versions", {}).get("jax", "an unknown version")
         raise ValueError(
-            f"{folder}: an export by jax {written} that jax {jax.__version__} with numpy "
-            f"{np.__version__} does not load; expected jax {written} or later and numpy 2.2 or "
-            f"later (pip install 'jax>={written}' 'numpy>=2.2')"
+            f"{folder}: an export by jax {written} that jax {jax.__version__} does not load; "
+            f"expected jax {written} or later (pip install 'jax>={written}')"
         ) from error
 
     def predict(images: Any) -> jax.Array:

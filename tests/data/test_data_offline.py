@@ -62,7 +62,7 @@ def test_cifar10_without_network_fails_in_time_with_one_line(name, files, tmp_pa
     assert result.returncode == 0, result.stderr
     assert own_lines(result.stderr) == ""
     told, took = result.stdout.splitlines(keepends=True)
-    assert float(took) < 10
+    assert float(took) < 5
     assert told == (
         f"data set {name} is not in {tmp_path} and cannot be downloaded (www.cs.toronto.edu: no "
         f"connection): looked in {tmp_path}/downloads/manual for {' or '.join(files)}; put what "

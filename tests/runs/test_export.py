@@ -106,6 +106,9 @@ def test_the_description_is_true_of_the_files(run_dir, exported):
     assert description["step"] == 1
     assert description["platforms"] == ["cpu", "cuda"]
     assert {path.name for path in exported.iterdir()} == {*description["sha256"], "model.json"}
+    arrays = len(jax.tree.leaves(restored.variables))
+    assert len(np.load(exported / "parameters.npz").files) == arrays
+    assert np.load(exported / "example.npz").files == ["images", "logits"]
     for name, expected in description["sha256"].items():
         assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == expected
     with np.load(exported / "parameters.npz") as parameters:
