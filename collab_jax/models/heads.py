@@ -11,19 +11,35 @@ from collab_jax.models.convolution import conv_general_dilated
 from collab_jax.models.initial import of_inputs
 from collab_jax.models.pooling import covering_average_pool, covering_max_pool
 
-__all__ = ["ByLayer", "Chosen", "LocalHeads", "Pair", "Projections", "params_of_layer"]
+__all__ = [
+    "ByLayer",
+    "Chosen",
+    "LocalHeads",
+    "Pair",
+    "Projections",
+    "is_by_layer",
+    "params_of_layer",
+]
 
 
 class ByLayer(nn.Module):
     """Heads of which each sees the feature of its own layer and nothing else.
 
     The parameters of layer i, counted from 1, are named `layer{i}` or `layer{i}_...`. A term asks
-    for each layer alone, by `of_layer`: what a subclass adds in `__call__` it does not see.
+    for each layer alone, by `of_layer`, unless a subclass changes `__call__` by itself.
     """
 
     def of_layer(self, index: int, feature: Float[ArrayLike, "batch ... _"]) -> Any:
         """What the head of layer `index`, counted from 0, gives of its feature."""
         raise NotImplementedError(f"{type(self).__name__} must define of_layer(index, feature)")
+
+
+def is_by_layer(heads: nn.Module) -> bool:
+    """Whether `of_layer` says all of what heads do: no `__call__` was changed behind it."""
+    if not isinstance(heads, ByLayer):
+        return False
+    changed = (vars(kind).keys() & {"of_layer", "__call__"} for kind in type(heads).__mro__)
+    return "of_layer" in next(filter(None, changed))
 
 
 def params_of_layer(params: Mapping[str, Any], index: int) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 from collab_jax import losses
 from collab_jax.losses.cosines import Center
 from collab_jax.losses.similarity import Representation, as_vectors
-from collab_jax.models import ByLayer, LocalHeads, Projections
+from collab_jax.models import LocalHeads, Projections
+from collab_jax.models.heads import is_by_layer
 from collab_jax.objective.outputs import Outputs
 from collab_jax.objective.table import Term
 
@@ -94,7 +95,7 @@ class Mid(Term):
 
     @property
     def by_layer(self) -> bool:
-        return isinstance(self.head, ByLayer)
+        return is_by_layer(self.head)
 
     def of_layer(self, params: Mapping[str, Any], index: int, feature: Array) -> Any:
         return self.head.apply({"params": params}, index, feature, method="of_layer")
@@ -158,7 +159,7 @@ class PullPush(Term):
 
     @property
     def by_layer(self) -> bool:
-        return isinstance(self.head, ByLayer)
+        return is_by_layer(self.head)
 
     def of_layer(self, params: Mapping[str, Any], index: int, feature: Array) -> Array:
         maps: Any = self.head.apply({"params": params}, index, feature, method="of_layer")

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from collab_jax import losses
+from collab_jax.models import LocalHeads
 from collab_jax.objective import (
     CrossEntropy,
     Kernel,
@@ -112,6 +113,42 @@ def test_runs_are_the_network_itself_and_differ_by_their_masks(batch, variables,
     np.testing.assert_allclose(branches(0.0), jnp.stack([plain] * 3), rtol=1e-5, atol=1e-6)
     masked = np.asarray(branches(0.5))
     assert all((masked[i] != masked[j]).any() for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+class Halved(LocalHeads):
+    """Changes all logits behind the heads."""
+
+    def __call__(self, features):
+        return super().__call__(features) / 2
+
+
+class Doubled(LocalHeads):
+    """Changes what each layer's head gives."""
+
+    def of_layer(self, index, feature):
+        return super().of_layer(index, feature) * 2
+
+
+@pytest.mark.parametrize(("heads", "read_inside"), [(Halved, False), (Doubled, True)])
+def test_what_a_subclass_changes_of_heads_holds_where_they_are_read(
+    batch, variables, heads, read_inside
+):
+    values = {}
+    for kind in (LocalHeads, heads):
+        table = objective((Mid(num_classes=5, heads=kind(5, parent=None)),))
+        params = table.init(jax.random.key(3), CNN(), variables, batch[0], rngs=DROPOUT)
+        found, _ = table.forward(CNN(), variables, params, *batch, rngs=DROPOUT)
+        assert bool(found.readings) == (not found.features)
+        values[kind] = table(found)[1]["mid"]
+    assert bool(found.readings) == read_inside
+    logits = (
+        jnp.stack(found.readings["mid"])
+        if read_inside
+        else heads(5).apply({"params": params["mid"]}, found.features)
+    )
+    expected = losses.intermediate_loss(logits, batch[1]).sum(0).mean()
+    np.testing.assert_allclose(values[heads], expected, rtol=1e-6)
+    assert abs(values[heads] - values[LocalHeads]) > 1e-3
 
 
 def test_what_comes_before_a_split_runs_once(batch, variables):
