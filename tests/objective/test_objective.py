@@ -128,11 +128,15 @@ def check_reading(batch, dtype, remat):
         features = features_of(parts, params, state.batch_stats, inputs, joint=False)
         return parts.objective(outputs.replace(features=features, readings={}), 0)
 
+    # Without it XLA leaves roundings to bfloat16 out where operations lie in one fusion.
+    rounded = {"xla_allow_excess_precision": False}
     found, expected = (
-        jax.jit(jax.value_and_grad(form, argnums=(0, 1), has_aux=True))(params, heads)
+        jax.jit(jax.value_and_grad(form, argnums=(0, 1), has_aux=True), compiler_options=rounded)(
+            params, heads
+        )
         for form in (inside, outside)
     )
-    bound = {"float64": 1e-6, "float32": 1e-3, "bfloat16": 0.1}[dtype]
+    bound = {"float64": 1e-6, "float32": 1e-3, "bfloat16": 0.02}[dtype]
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(
             a, b, rtol=bound, atol=bound * float(jnp.abs(b).max())
