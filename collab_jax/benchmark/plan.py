@@ -132,7 +132,7 @@ def plan_all(
 ) -> list[dict[str, Any]]:
     """Plans every case for every GPU, and writes the figures to `path` after each.
 
-    What the file holds already is not compiled again, so that a plan can be gone on with.
+    What the file holds already is not compiled again but told, so that a plan can be gone on with.
     """
     rows: list[dict[str, Any]] = []
     if path.is_file():
@@ -140,7 +140,9 @@ def plan_all(
     for gpu in gpus:
         for case in cases:
             wanted = {**case.to_json(), "gpu": gpu}
-            if any(all(row[k] == v for k, v in wanted.items()) for row in rows):
+            kept = [row for row in rows if all(row[k] == v for k, v in wanted.items())]
+            if kept:
+                print(f"{_line(kept[0])}; from {path}, not planned again", flush=True)
                 continue
             rows.append(plan(case, gpu, devices))
             path.parent.mkdir(parents=True, exist_ok=True)

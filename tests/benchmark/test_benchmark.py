@@ -159,7 +159,7 @@ def test_a_missing_compiler_names_the_extra(monkeypatch, capsys, tmp_path):
     assert message.startswith("error: plan: ") and message.count("\n") == 1
 
 
-def test_a_plan_goes_on_where_it_stopped(monkeypatch, tmp_path):
+def test_a_plan_goes_on_where_it_stopped(monkeypatch, tmp_path, capsys):
     planned = []
 
     def fake(case, gpu, devices):
@@ -169,8 +169,11 @@ def test_a_plan_goes_on_where_it_stopped(monkeypatch, tmp_path):
     monkeypatch.setattr(planning, "plan", fake)
     path = tmp_path / "plan.json"
     planning.plan_all([Case()], ["h100"], path)
+    assert "not planned again" not in capsys.readouterr().out
     rows = planning.plan_all([Case(), Case(method="mid")], ["h100", "a100"], path)
     assert planned == [("baseline", "h100"), ("mid", "h100"), ("baseline", "a100"), ("mid", "a100")]
+    kept = [line for line in capsys.readouterr().out.splitlines() if "not planned again" in line]
+    assert len(kept) == 1 and kept[0].startswith("h100 vgg16") and str(path) in kept[0]
     assert json.loads(path.read_text()) == {"note": planning.NOTE, "rows": rows}
 
 
