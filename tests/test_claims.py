@@ -237,3 +237,42 @@ def test_the_likelihood_beside_the_longer_baseline_is_told():
     assert f"of twice the epochs, by {mean} ({low} to {high};" in words("docs/worth.md")
     assert f"(+{mean} [+{low}, +{high}]," in words("results/README.md")
     assert f"longer baseline's (clean labels, by {mean})" in words("README.md")
+
+
+def test_half_the_rate_is_told_as_it_was_run():
+    found = {column: errors("cifar10_rate", column) for column in ("baseline", LONGER, "mid", BEST)}
+    assert {tuple(values) for values in found.values()} == {tuple(range(6))}
+    base = found["baseline"]
+
+    def told(ours, theirs, form="{} ({} to {})"):
+        test = paired(found[ours], theirs)
+        assert test.pvalue < 0.05
+        low, high = sorted(abs(x) for x in test.confidence_interval())
+        figures = (f"{x:.2f}".removeprefix("0") for x in ((low + high) / 2, low, high))
+        return form.format(*figures)
+
+    text = words("docs/worth.md")
+    assert f"Baseline ends at {np.mean(list(base.values())):.2f}% there" in text
+    assert told(LONGER, base, "(+{}, {} to {}: it is worse by them)") in text
+    assert f"`mid` ends {told('mid', base, '{} points ({} to {})')} and out+mid+pull_push" in text
+    assert f"out+mid+pull_push {told(BEST, base)} below it," in text
+    beside = [told(method, found[LONGER]) for method in ("mid", BEST)]
+    assert f"below it, {' and '.join(beside)} below the baseline of twice the epochs." in text
+    tables = evidence_tables.blocks(RESULTS)
+    rows = [
+        line
+        for name in ("half the rate", "half the rate directly")
+        for line in tables[name].splitlines()
+        if "**" in line
+    ]
+    assert len(rows) == 5 and "All five withstand Holm's method." in text
+    means = [
+        abs(
+            paired(found[m], base).confidence_interval().low
+            + paired(found[m], base).confidence_interval().high
+        )
+        / 2
+        for m in ("mid", BEST)
+    ]
+    expected = "`mid` and out+mid+pull_push end {:.1f} and {:.1f} points below it.".format(*means)
+    assert expected in words("README.md")

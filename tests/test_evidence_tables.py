@@ -1,6 +1,7 @@
 """The tables and words of the trained-out study, from made-up runs."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -48,6 +49,7 @@ def results(tmp_path):
     study = {"format": 1, "collab_jax": "0.2.0", "name": "evidence", "title": "", "note": ""}
     study |= {"seeds": SEEDS, "threads": 1, "programs": [], "tables": [table]}
     (folder / "study.json").write_text(json.dumps(study))
+    shutil.copytree(folder, tmp_path / "cifar10_rate")
     return tmp_path
 
 

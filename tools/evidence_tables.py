@@ -25,6 +25,7 @@ __all__ = ["FILES", "blocks"]
 
 FILES = ("README.md", "results/README.md", "docs/worth.md")
 STUDY = "cifar10"
+HALF_RATE = "cifar10_rate"
 P_VALUES = "p / Holm / sign-flip"
 
 
@@ -167,18 +168,24 @@ def blocks(results: Path) -> dict[str, str]:
     """Every block by name, from the kept runs.
 
     Args:
-      results: the folder that holds the study's folder.
+      results: the folder that holds the studies' folders.
     """
-    study = read_folder(results / STUDY)
-    assert isinstance(study, StudyData)
-    tables = _tables(study)
+    tables, at_half_rate = (_tables(_study(results / name)) for name in (STUDY, HALF_RATE))
     return {
         "trained out": _methods(tables),
         "trained out likelihood": _likelihood(tables),
         "trained out directly": _directly(tables),
         "trained out short": _short(tables),
         "trained out claim": _claim(tables),
+        "half the rate": _methods(at_half_rate),
+        "half the rate directly": _directly(at_half_rate),
     }
+
+
+def _study(folder: Path) -> StudyData:
+    study = read_folder(folder)
+    assert isinstance(study, StudyData)
+    return study
 
 
 if __name__ == "__main__":
