@@ -14,10 +14,13 @@ _jax = cast(Any, jax)  # whose own annotations of vjp, custom_vjp and checkpoint
 
 _CHEAP = frozenset(
     "abs add add_any and broadcast_in_dim clamp convert_element_type copy div eq erf exp ge gt "
-    "integer_pow iota le log log1p logistic lt max min mul ne neg not or pad reshape rsqrt "
+    "integer_pow iota le log log1p logistic max min mul ne neg not or pad reshape rsqrt "
     "select_n sign slice sqrt square squeeze sub tanh transpose".split()
 )
-"""Primitives that read each value about once: XLA computes them on the way to what needs them."""
+"""Primitives that read each value about once: XLA computes them on the way to what needs them.
+
+`lt` is none, by which dropout draws its masks: what is kept is the mask, not the random numbers.
+"""
 
 
 def joint_reading(

@@ -70,10 +70,11 @@ def capture(
         function of it, such as a local classifier, whose readings stand among the features in its
         place. Their gradient is computed with that of the layer itself, from what products and
         convolutions gave, so that no gradient of a map waits for it. Arrays that are
-        differentiated must be bound to the function by `jax.tree_util.Partial`. Behind `then`,
-        `feature`, a scan and a vmap, and with joint=False, it reads the features after the pass.
+        differentiated must be bound to the function by `jax.tree_util.Partial`. With `then`,
+        `feature`, layers=None and joint=False, and of a scan or vmap, it reads the features after
+        the pass.
       remat: whether the backward pass reads anew what was read inside of a layer, so that no map
-        is kept for it: less memory, more compute.
+        is kept for it: less memory, more compute. Nothing else is computed anew.
       **options: keyword arguments of `model.apply`, such as `train=True`, `rngs` and `method`.
 
     Returns:

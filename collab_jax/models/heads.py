@@ -1,5 +1,6 @@
 """Training-time parts that look at captured features: local classifiers and projections."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,9 +26,18 @@ __all__ = [
 class ByLayer(nn.Module):
     """Heads of which each sees the feature of its own layer and nothing else.
 
-    The parameters of layer i, counted from 1, are named `layer{i}` or `layer{i}_...`. A term asks
-    for each layer alone, by `of_layer`, unless a subclass changes `__call__` by itself.
+    The parameters of layer i, counted from 1, are named `layer{i}` or `layer{i}_...`, and a
+    subclass defines `of_layer`. A term asks for each layer alone, inside of it; a subclass that
+    changes `__call__` without `of_layer` is asked for all layers at once.
     """
+
+    def __call__(self, features: Sequence[Float[ArrayLike, "batch ... _"]]) -> Any:
+        """What the head of each layer gives, of N features.
+
+        Raises:
+          ValueError: if there is no layer.
+        """
+        return tuple(self.of_layer(i, x) for i, x in enumerate(at_least_one(features)))
 
     def of_layer(self, index: int, feature: Float[ArrayLike, "batch ... _"]) -> Any:
         """What the head of layer `index`, counted from 0, gives of its feature."""
@@ -38,12 +48,22 @@ def is_by_layer(heads: nn.Module) -> bool:
     """Whether `of_layer` says all of what heads do: no `__call__` was changed behind it."""
     if not isinstance(heads, ByLayer):
         return False
-    changed = (vars(kind).keys() & {"of_layer", "__call__"} for kind in type(heads).__mro__)
-    return "of_layer" in next(filter(None, changed))
+    (whole, *_) = (kind for kind in type(heads).__mro__ if "__call__" in vars(kind))
+    return "of_layer" in vars(whole)
 
 
 def params_of_layer(params: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """The parameters of `ByLayer` heads that the layer of a number, counted from 0, has."""
+    """The parameters of `ByLayer` heads that the layer of a number, counted from 0, has.
+
+    Raises:
+      ValueError: if a parameter's name says of no layer that it is its own.
+    """
+    for name in params:
+        if not re.match(r"layer\d+(_|$)", name):
+            raise ValueError(
+                f"parameters {name!r} of heads that are ByLayer: expected names that begin with "
+                "their layer's number, such as 'layer1' or 'layer1_conv'"
+            )
     own = f"layer{index + 1}"
     return {name: value for name, value in params.items() if name.split("_")[0] == own}
 
@@ -82,7 +102,7 @@ class LocalHeads(ByLayer):
         Raises:
           ValueError: if there is no layer, or one of another rank.
         """
-        return jnp.stack([self.of_layer(i, x) for i, x in enumerate(as_maps(features))])
+        return jnp.stack(super().__call__(features))
 
     @nn.compact
     def of_layer(
@@ -121,12 +141,6 @@ class Projections(ByLayer):
     kernel_size: int = 3
     pool: int = 0
     dtype: Any = jnp.float32
-
-    def __call__(
-        self, features: Sequence[Float[ArrayLike, "batch ... _"]]
-    ) -> tuple[Float[Array, "batch _ _ projected"], ...]:
-        """Projects N layers' features; arguments and errors as those of `LocalHeads`."""
-        return tuple(self.of_layer(i, x) for i, x in enumerate(as_maps(features)))
 
     @nn.compact
     def of_layer(
@@ -226,9 +240,14 @@ def as_maps(
     features: Sequence[Float[ArrayLike, "batch ... _"]],
 ) -> list[Float[Array, "batch _ _ _"]]:
     """Features as maps: a sequence is a map of one row, a vector one of a single pixel."""
+    return [as_map(index, feature) for index, feature in enumerate(at_least_one(features))]
+
+
+def at_least_one(features: Sequence[Any]) -> Sequence[Any]:
+    """The features of the layers, of which there must be one."""
     if len(features) == 0:
         raise ValueError("features must hold at least one layer, got an empty sequence")
-    return [as_map(index, feature) for index, feature in enumerate(features)]
+    return features
 
 
 def as_map(index: int, feature: Float[ArrayLike, "batch ... _"]) -> Float[Array, "batch _ _ _"]:

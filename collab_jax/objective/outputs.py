@@ -1,17 +1,35 @@
 """What one training pass puts out, for the terms to read."""
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from collab_jax.models.heads import params_of_layer
+from collab_jax.models.heads import at_least_one, params_of_layer
 
-__all__ = ["Outputs", "flat_tokens", "head_of"]
+__all__ = ["Outputs", "ReadInside", "flat_tokens", "head_of", "of_layer", "tokens_of"]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class ReadInside(Sequence[Any]):
+    """Stands for features that terms have read inside of their layers, so that none are left."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __len__(self) -> NoReturn:
+        raise ValueError(
+            "outputs.features: every term read its layers inside of them, so that none are left; "
+            "a term that reads features whole has reads_features = True, and no by_layer"
+        )
+
+    def __getitem__(self, _: Any) -> Any:
+        return len(self)
 
 
 @flax.struct.dataclass
@@ -31,13 +49,14 @@ class Outputs:
       through: the same layers' outputs, whose gradient passes through the network, if any term
         reads them.
       readings: what terms have read of the features inside of their layers, by term and then by
-        layer; the features themselves are then left out.
+        layer. The features themselves are then left out: to read them raises an error. Features
+        that are given by hand go before readings.
     """
 
     logits: Float[Array, "*branches_batch classes"]
     labels: Array
     inputs: Any = None
-    features: tuple[Array, ...] = ()
+    features: tuple[Array, ...] | ReadInside = ()
     params: Mapping[str, Any] = flax.struct.field(default_factory=dict)
     heads: Mapping[str, Any] = flax.struct.field(default_factory=dict)
     weights: Array | None = None
@@ -73,18 +92,12 @@ class Outputs:
         Raises:
           ValueError: if the labels have no axis of tokens, or features or inputs another one.
         """
-        branches = self.branches
-        tokens = branches.shape[1:-1]
-        if len(tokens) == 1:
-            raise ValueError(
-                f"labels: shape {self.labels.shape} with tokens as examples; expected a label for "
-                "each token, (batch, tokens)"
-            )
+        branches, tokens = self.branches, tokens_of(self.labels)
 
         def flat(name: str, x: Array) -> Array:
             return flat_tokens(name, x, tokens)
 
-        def each(name: str, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+        def each(name: str, arrays: Sequence[Array]) -> tuple[Array, ...]:
             return tuple(flat(f"{name}[{index}]", x) for index, x in enumerate(arrays))
 
         return replace(
@@ -92,25 +105,30 @@ class Outputs:
             logits=branches.reshape(len(branches), -1, branches.shape[-1]),
             labels=flat("labels", self.labels),
             inputs=None if self.inputs is None else flat("inputs", jnp.asarray(self.inputs)),
-            features=each("features", self.features),
+            features=each("features", self.features) if self.features else self.features,
             through=each("through", self.through),
             weights=None if self.weights is None else flat("weights", self.weights),
         )
 
-    def head(self, term: Any, features: tuple[Array, ...]) -> Any:
+    def head(self, term: Any, features: Sequence[Array]) -> Any:
         """What a term's head gives of features."""
         with jax.named_scope("heads"):
             return term.head.apply({"params": head_of(self.heads, term.name)}, features)
 
     def of_layers(self, term: Any) -> tuple[Any, ...]:
-        """What a term reads of each layer: its readings, or else what it gives of the features."""
-        if term.name in self.readings:
+        """What a term reads of each layer: its `of_layer` of the features, or else its readings.
+
+        Raises:
+          ValueError: if there are neither.
+        """
+        if not self.features and term.name in self.readings:
             return self.readings[term.name]
-        params = head_of(self.heads, term.name)
+        head = term.head
+        params = {} if head is None else head_of(self.heads, term.name)
         with jax.named_scope("heads"):
             return tuple(
-                term.of_layer(params_of_layer(params, index), index, feature)
-                for index, feature in enumerate(self.features)
+                of_layer(term, head, params_of_layer(params, index), index, feature)
+                for index, feature in enumerate(at_least_one(self.features))
             )
 
     def mean(self, values: Float[Array, "batch *tokens"]) -> Float[Array, ""]:
@@ -129,6 +147,27 @@ class Outputs:
         weights = self.weights.astype(values.dtype)
         values = jnp.where(weights == 0, 0, values)
         return (weights * values).sum() / jnp.maximum(weights.sum(), jnp.finfo(values.dtype).tiny)
+
+
+def of_layer(term: Any, head: Any, params: Mapping[str, Any], index: int, feature: Array) -> Any:
+    """What a term reads of a layer's feature by its head, given the layer's parameters of it."""
+    bound = None if head is None else head.bind({"params": params})
+    return term.of_layer(bound, index, feature)
+
+
+def tokens_of(labels: Array) -> tuple[int, ...]:
+    """The shape (B, L, ...) of labels of tokens, of whole numbers or probabilities.
+
+    Raises:
+      ValueError: if they have no axis of tokens.
+    """
+    tokens = labels.shape[: labels.ndim - jnp.issubdtype(labels.dtype, jnp.floating)]
+    if len(tokens) == 1:
+        raise ValueError(
+            f"labels: shape {labels.shape} with tokens as examples; expected a label for each "
+            "token, (batch, tokens)"
+        )
+    return tokens
 
 
 def flat_tokens(name: str, x: Array, tokens: tuple[int, ...]) -> Array:

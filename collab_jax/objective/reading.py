@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from collab_jax.isolation.captured import Readout
 from collab_jax.models.heads import params_of_layer
-from collab_jax.objective.outputs import flat_tokens, head_of
+from collab_jax.objective.outputs import flat_tokens, head_of, of_layer
 
 __all__ = ["READ", "readout_of"]
 
@@ -37,7 +37,8 @@ def readout_of(
     reading = [term for term in terms if term.reads_features]
     if not reading or not all(term.by_layer for term in reading):
         return None
-    params = {term.name: head_of(heads, term.name) for term in reading}
+    modules = {term.name: term.head for term in reading}
+    params = {name: {} if head is None else head_of(heads, name) for name, head in modules.items()}
 
     def readout(index: int) -> Any:
         def read(own: Mapping[str, Any], feature: Array) -> dict[str, Any]:
@@ -48,7 +49,9 @@ def readout_of(
             found = {}
             for term in reading:
                 with jax.named_scope(f"read_{term.name}"):
-                    found[term.name] = term.of_layer(own[term.name], index, feature)
+                    found[term.name] = of_layer(
+                        term, modules[term.name], own[term.name], index, feature
+                    )
             return found
 
         return Partial(read, {name: params_of_layer(tree, index) for name, tree in params.items()})

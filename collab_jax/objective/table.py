@@ -20,7 +20,7 @@ from collab_jax.isolation.selection import Select
 from collab_jax.linen.passes import Gradient
 from collab_jax.models import init_variables, split_branches
 from collab_jax.objective.dropping import Drop, dropped_behind
-from collab_jax.objective.outputs import Outputs
+from collab_jax.objective.outputs import Outputs, ReadInside, tokens_of
 from collab_jax.objective.reading import READ, readout_of
 from collab_jax.objective.repeat import repeat, repeated_behind, to_branches
 
@@ -57,21 +57,30 @@ class Term:
 
     @property
     def reads_features(self) -> bool:
-        """Whether the pass must capture local features."""
+        """Whether the pass must capture local features; a term of yours without a head says so."""
         return self.head is not None and not self.reads_through
 
     @property
     def by_layer(self) -> bool:
-        """Whether `value` reads no more of the features than `of_layer` gives of each."""
+        """Whether `value` reads no more of the features than `of_layer` gives of each.
+
+        Where that is so for all terms that read features, each layer is read inside of it, which
+        takes less memory, and `outputs.features` cannot be read.
+        """
         return False
 
-    def of_layer(self, params: Mapping[str, Any], index: int, feature: Array) -> Any:
+    def of_layer(self, head: Any, index: int, feature: Array) -> Any:
         """What the term reads of one layer's feature: few numbers, `outputs.of_layers(self)`.
 
+        It runs inside of the layer's call, where it cannot make Linen modules.
+
         Args:
-          params: the layer's part of the head's parameters, see `models.ByLayer`.
+          head: `head` with its parameters, of this layer alone: see `models.ByLayer`; or None.
           index: the layer's number, counted from 0.
           feature: its local feature.
+
+        Returns:
+          A pytree of arrays.
         """
         raise NotImplementedError(f"{type(self).__name__} must define of_layer")
 
@@ -101,7 +110,9 @@ class Objective:
         comes before it runs once. None: they are repeated at the network's input.
       options: keyword arguments of every training pass, such as `train=True`.
       remat: whether the backward pass computes anew what terms read of each layer, such as by
-        local heads and projections: less memory, more compute.
+        local heads and projections: less memory, more compute. It changes nothing where they read
+        features behind the pass: with `then`, `feature`, layers=None or joint=False, of a scan or
+        vmap, and beside a term that reads them whole, such as `PredSim`.
       drop: what the outputs of layers lose in training, such as blocks of their maps: a function of
         a key and an array.
       drop_at: behind which modules, a selection as `layers`.
@@ -247,16 +258,17 @@ class Objective:
           The outputs for the terms, and the updated collections.
         """
         first = inputs[0] if isinstance(inputs, tuple) else inputs
-        probabilities = jnp.issubdtype(labels.dtype, jnp.floating)
         readout = readout_of(
             self.terms,
             heads,
             batch=first.shape[0] if self.runs > 1 else None,
-            tokens=labels.shape[: labels.ndim - probabilities] if self.tokens else None,
+            tokens=tokens_of(labels) if self.tokens else None,
         )
         logits, features, updated = self._pass(
             model, variables, heads, inputs, mutable, options, readout
         )
+        if readout is not None:
+            features["features"] = ReadInside()
         outputs = Outputs(
             logits,
             labels,

@@ -91,14 +91,14 @@ class Mid(Term):
 
     @property
     def head(self) -> nn.Module:
-        return self.heads or LocalHeads(self.num_classes, parent=None)
+        return self.heads or LocalHeads(self.num_classes)
 
     @property
     def by_layer(self) -> bool:
-        return is_by_layer(self.head)
+        return type(self).value is Mid.value and is_by_layer(self.head)
 
-    def of_layer(self, params: Mapping[str, Any], index: int, feature: Array) -> Any:
-        return self.head.apply({"params": params}, index, feature, method="of_layer")
+    def of_layer(self, head: Any, index: int, feature: Array) -> Any:
+        return head.of_layer(index, feature)
 
     def value(self, outputs: Outputs) -> Float[Array, ""]:
         if self.by_layer:
@@ -155,14 +155,14 @@ class PullPush(Term):
 
     @property
     def head(self) -> nn.Module:
-        return self.projections or Projections(parent=None)
+        return self.projections or Projections()
 
     @property
     def by_layer(self) -> bool:
-        return is_by_layer(self.head)
+        return type(self).value is PullPush.value and is_by_layer(self.head)
 
-    def of_layer(self, params: Mapping[str, Any], index: int, feature: Array) -> Array:
-        maps: Any = self.head.apply({"params": params}, index, feature, method="of_layer")
+    def of_layer(self, head: Any, index: int, feature: Array) -> Array:
+        maps = head.of_layer(index, feature)
         name = f"projections[{index}]"
         return as_vectors(maps, name, self.representation, self.center)
 

@@ -128,7 +128,7 @@ def check_reading(batch, dtype, remat):
     def outside(params, heads):
         (_, outputs) = total(parts, state, (inputs, labels), params, heads)
         features = features_of(parts, params, state.batch_stats, inputs, joint=False)
-        return parts.objective(outputs.replace(features=features, readings={}), 0)
+        return parts.objective(outputs.replace(features=features), 0)
 
     # Without it XLA leaves roundings to bfloat16 out where operations lie in one fusion.
     rounded = {"xla_allow_excess_precision": False}
