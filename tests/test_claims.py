@@ -276,3 +276,31 @@ def test_half_the_rate_is_told_as_it_was_run():
     ]
     expected = "`mid` and out+mid+pull_push end {:.1f} and {:.1f} points below it.".format(*means)
     assert expected in words("README.md")
+
+
+def test_redrawn_noise_is_told_as_it_was_run():
+    row = "redrawn noise .5"
+    found = {c: errors("cifar10", c, row) for c in ("baseline", LONGER, BEST)}
+    best, longer, direct = (
+        paired(found[ours], found[theirs])
+        for ours, theirs in ((BEST, "baseline"), (LONGER, "baseline"), (BEST, LONGER))
+    )
+
+    def figures(test, form):
+        low, high = test.confidence_interval()
+        values = ((low + high) / 2, low, high)
+        return form.format(*(f"{x:.1f}".removeprefix("0").replace("-0.", "-.") for x in values))
+
+    def below(test, form):
+        low, high = test.confidence_interval()
+        return form.format(*(f"{-x:.1f}" for x in ((low + high) / 2, high, low)))
+
+    text = words("docs/worth.md")
+    assert below(best, "ends {} points ({} to {}) below baseline") in text
+    assert below(longer, "twice the epochs bring {} ({} to {}):") in text
+    assert figures(direct, "is not shown there ({}, {} to +{};") in text
+    assert direct.pvalue > 0.05 > max(best.pvalue, longer.pvalue)
+    short = "gains {:.1f} points and twice the epochs {:.1f},".format(
+        *(-(sum(test.confidence_interval()) / 2) for test in (best, longer))
+    )
+    assert short in words("README.md")
