@@ -107,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="vgg16")
     parser.add_argument("--methods", nargs="+", default=["baseline", "mid"])
     parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument("--classifier-width", type=int, default=256)
     parser.add_argument("--image-size", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=20)
@@ -122,9 +123,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = [
         "# The step of several versions",
         "",
-        f"{options.model}, width {options.width:g}, {options.batch_size} images of "
-        f"{options.image_size} pixels, {options.repeats} steps of each version in turn; ratios to "
-        f"{names[0]}.",
+        f"{options.model}, width {options.width:g}, classifier {options.classifier_width} wide, "
+        f"{options.batch_size} images of {options.image_size} pixels, {options.repeats} steps of "
+        f"each version in turn; ratios to {names[0]}.",
         "",
         "Command: `python tools/step_versions.py " + " ".join(argv or sys.argv[1:]) + "`",
         "",
@@ -137,7 +138,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             "method": method,
             "batch_size": options.batch_size,
             "image_size": options.image_size,
-            "overrides": {"model.width": options.width},
+            "overrides": {
+                "model.width": options.width,
+                "model.classifier_width": options.classifier_width,
+            },
         }
         lines += rows(method, names, compare(checkouts, case, options.repeats))
         print(lines[-1], flush=True)

@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument("--repeats", type=int, default=10, help="timed steps of each program")
     plan.add_argument("--models", nargs="+", choices=_MODELS, default=["vgg16", "resnet18"])
     step.add_argument("--model", choices=_MODELS, default="vgg16")
+    step.add_argument("--classifier-width", type=int, default=4096, help="of a VGG's hidden layers")
     for command, batch in ((plan, 128), (step, 64), (split, 128), (held, 128)):
         command.add_argument("--methods", nargs="+", type=_method, default=None)
         command.add_argument("--batch-size", type=int, default=batch)
@@ -204,7 +205,10 @@ def _step(options: argparse.Namespace, command: str) -> None:
             method,
             options.batch_size,
             options.image_size,
-            overrides={"model.width": options.width},
+            overrides={
+                "model.width": options.width,
+                "model.classifier_width": options.classifier_width,
+            },
         )
         for method in options.methods or METHODS
     ]
@@ -212,6 +216,8 @@ def _step(options: argparse.Namespace, command: str) -> None:
     rows = measure(cases, repeats=options.repeats, against_torch=options.against == "torch")
     size = options.image_size
     title = f"{options.model}, width {options.width:g}, {options.batch_size} x 3 x {size} x {size}"
+    if options.classifier_width != 4096:
+        title += f", classifier {options.classifier_width} wide"
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.with_suffix(".md").write_text(markdown(rows, title, command))
 

@@ -229,3 +229,21 @@ def test_a_gpu_runs_no_more_convolutions_than_the_terms_need(method, convolution
     assert figures["convolutions"] == convolutions
     assert figures["state_bytes"] < figures["peak_bytes"] < GPUS["rtx2080ti"].memory_gib << 30
     assert figures["flops"] > 0
+
+
+def test_a_step_of_a_narrow_classifier_says_so(monkeypatch, tmp_path):
+    timed = []
+
+    def fake(cases, **_):
+        timed.extend(cases)
+        figures = {"median": 1.0, "fastest": 1.0, "slowest": 1.0, "images_per_second": 1.0}
+        figures |= {"flops": 1.0, "compile_seconds": 1.0, "peak_bytes": 1}
+        return [{"name": case.method, **figures} for case in cases]
+
+    monkeypatch.setattr(step_time, "measure", fake)
+    arguments = ["step", "--methods", "mid", "--output", str(tmp_path / "step")]
+    assert not program.main([*arguments, "--width", "0.25", "--classifier-width", "256"])
+    assert timed[0].overrides == {"model.width": 0.25, "model.classifier_width": 256}
+    assert "32 x 32, classifier 256 wide." in (tmp_path / "step.md").read_text()
+    program.main(arguments)
+    assert "classifier" not in (tmp_path / "step.md").read_text().partition("Command")[0]
