@@ -175,6 +175,16 @@ CLAIMS: dict[str, tuple[str, str, Callable[[], list[str]]]] = {
             *(plan(model, "peak / baseline", ALL)[0] for model in ("vgg16", "resnet18")),
         ],
     ),
+    "other cards": (
+        "results/README.md",
+        rf"where they take {NUMBER} and {NUMBER} of baseline's memory on VGG-16 and ResNet-18, and "
+        rf"for an A100: {NUMBER} and {NUMBER}\.",
+        lambda: [
+            plan(model, "peak / baseline", ALL, name=f"plan_{card}.md")[0]
+            for card in ("rtx2080ti", "a100")
+            for model in ("vgg16", "resnet18")
+        ],
+    ),
     "rematerialised": (
         "results/README.md",
         rf"With `model.remat` all four take {NUMBER} and {NUMBER} of its memory and {NUMBER} and "

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.ad_checkpoint import print_saved_residuals
 from jax.tree_util import Partial
 
 from collab_jax.isolation import isolate, joint_reading
@@ -111,3 +112,21 @@ def test_a_second_derivative_and_a_reading_of_no_arrays(problem):
     main, found = joint_reading(layer)(params, lambda h: {"mean": h.mean(), "name": "a"}, x)
     assert found["name"] == "a" and main["size"] == 3
     np.testing.assert_allclose(found["mean"], main["h"].mean())
+
+
+def test_of_dropout_the_mask_is_kept_and_not_the_random_numbers(problem, capsys):
+    params, kernel, x = problem
+
+    def dropped(params, x):
+        h = x @ params["w"]
+        keep = jax.random.bernoulli(jax.random.key(5), 0.5, h.shape)
+        h = jnp.where(keep, h, 0.0)
+        return h, h
+
+    def loss(params):
+        main, found = joint_reading(dropped)(params, Partial(head, kernel), x)
+        return main.sum() + found.sum()
+
+    print_saved_residuals(loss, params)
+    kept = [line for line in capsys.readouterr().out.splitlines() if "bernoulli" in line]
+    assert len(kept) == 1 and kept[0].startswith("bool[3,4]")
