@@ -79,10 +79,16 @@ def like_with_like() -> list[str]:
     return [f"{float(all_four) / float(baseline):.3f}" for all_four, baseline in pairs]
 
 
-def steps(*methods: str) -> list[str]:
-    table = rows("step_vgg16.md")
+def steps(*methods: str, name: str = "step_vgg16.md") -> list[str]:
+    table = rows(name)
     columns = ("median / baseline", "FLOPs / baseline")
     return [table[method][column] for method in methods for column in columns]
+
+
+def inside() -> list[str]:
+    text = (RESULTS / "step_inside.md").read_text()
+    table = dict(re.findall(r"^\| (\S+) \| read inside \| \S+ \| (\S+)", text, re.M))
+    return [table[method] for method in ("mid", "pull_push", ALL, "baseline")]
 
 
 def beside_torch() -> list[str]:
@@ -217,6 +223,19 @@ CLAIMS: dict[str, tuple[str, str, Callable[[], list[str]]]] = {
         "results/README.md",
         rf"`out` below it \({NUMBER} at {NUMBER}\) and `mid` above \({NUMBER} at {NUMBER}\)",
         lambda: steps("out", "mid"),
+    ),
+    "read inside and outside": (
+        "results/README.md",
+        rf"the other with other work: {NUMBER} of its time with `mid`, {NUMBER} with `pull_push`, "
+        rf"{NUMBER} with all four; and {NUMBER} with baseline",
+        inside,
+    ),
+    "time and FLOPs of narrow steps": (
+        "results/README.md",
+        rf"met by `out` \({NUMBER} at {NUMBER}\) and `kernel` \({NUMBER} at {NUMBER}\) and "
+        rf"missed by `mid` \({NUMBER} at {NUMBER}\), `pull_push` \({NUMBER} at {NUMBER}\) and all "
+        rf"four \({NUMBER} at {NUMBER}\)",
+        lambda: steps("out", "kernel", "mid", "pull_push", ALL, name="step_narrow.md"),
     ),
     "clocks of the study": (
         "results/README.md",
