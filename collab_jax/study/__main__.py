@@ -54,7 +54,11 @@ def _parser() -> config_lib.FlagParser:
         "--jobs", type=int, default=None, metavar="N", help="runs at a time (1; with --slurm: all)"
     )
     parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="CPU threads of each run (0: all cores)"
+        "--threads",
+        type=int,
+        default=None,
+        metavar="N",
+        help="CPU threads of each run (0: all cores); those that the study had before, or 0",
     )
     parser.add_argument(
         "--gpus", default="", metavar="A,B", help="devices of this machine, one for each run"
@@ -97,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: expected at least 1")
-    if options.threads < 0:
+    if options.threads is not None and options.threads < 0:
         raise UserError(f"--threads {options.threads}: expected 0 or more")
     _check_overrides(options.overrides)
     slurm = None if options.slurm is None else parse_slurm(options.slurm)
@@ -108,7 +112,9 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(f"--only {options.only}: no name of a run, table, row or column holds it")
     check_folder(out, name, runs)
     source = out if options.reuse is None else _absolute(options.reuse)
-    found = [] if options.reuse is None else finished_elsewhere(source, out, runs, options.threads)
+    before = (read_json(out / STUDY_FILE) or {}).get("threads")
+    threads = (before or 0) if options.threads is None else options.threads
+    found = [] if options.reuse is None else finished_elsewhere(source, out, runs, threads)
     if options.dry_run:
         names = {run.name for run in found}
         elsewhere = {run.name: source for run in runs if names & {run.name, run.after}}
@@ -117,7 +123,12 @@ def _run(options: argparse.Namespace) -> int:
     with hold_folder(out):
         check_folder(out, name, runs)
         check_room(out)
-        _check_threads(out, options.threads)
+        if before not in (None, threads):
+            print(
+                f"warning: --threads was {before} and is {threads}: the last bits of a result "
+                "depend on it",
+                file=sys.stderr,
+            )
         flops = counted_flops(out)
         if options.flops:
             counted = _count_flops(runs)
@@ -126,7 +137,7 @@ def _run(options: argparse.Namespace) -> int:
                 for run in runs
                 if run.config is not None and (key := cost_key(run.config)) in counted
             }
-        write_study(out, describe(name, study, out, study.seeds, options.threads, flops))
+        write_study(out, describe(name, study, out, study.seeds, threads, flops))
         copy_runs(source, out, found)
         engine = Engine(out / "jobs" / "submitit", slurm)
         scheduler = Scheduler(
@@ -135,7 +146,7 @@ def _run(options: argparse.Namespace) -> int:
             engine,
             Board(study.title),
             jobs=options.jobs or (1 if slurm is None else len(runs)),
-            threads=options.threads,
+            threads=threads,
             gpus=options.gpus.split(",") if options.gpus else (),
             flags=[f"--config.{key}={text}" for key, text in options.overrides.items()],
         )
@@ -155,16 +166,6 @@ def _check_overrides(overrides: Mapping[str, str]) -> None:
                 f"--config.{key}={text}: {key} changes results, expected it in the study file; "
                 f"here only {', '.join(sorted(config_lib.RESUME_FREE_KEYS))}"
             )
-
-
-def _check_threads(out: Path, threads: int) -> None:
-    before = (read_json(out / STUDY_FILE) or {}).get("threads", threads)
-    if before != threads:
-        print(
-            f"warning: --threads was {before} and is {threads}: the last bits of a result depend "
-            "on it",
-            file=sys.stderr,
-        )
 
 
 def _absolute(path: Path) -> Path:

@@ -389,3 +389,17 @@ def test_each_run_has_its_environment(study, stub, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "out" / "study.json").read_text())["threads"] == 1
     assert all(environment["NPROC"] == "1" for environment in environments)
     assert sorted(e["CUDA_VISIBLE_DEVICES"] for e in environments) == ["3", "5"]
+
+
+def test_a_study_keeps_its_threads(study, stub, tmp_path, capsys):
+    arguments = study("baseline")
+    record = tmp_path / "out" / "study.json"
+    for more, threads, warned in (
+        (["--threads", "1"], 1, False),
+        ([], 1, False),
+        (["--flops"], 1, False),
+        (["--threads", "2"], 2, True),
+    ):
+        assert program.main([*arguments, *more]) == 0
+        assert json.loads(record.read_text())["threads"] == threads
+        assert ("warning: --threads was 1 and is 2" in capsys.readouterr().err) == warned
