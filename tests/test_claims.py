@@ -265,7 +265,9 @@ def test_half_the_rate_is_told_as_it_was_run():
         for line in tables[name].splitlines()
         if "**" in line
     ]
-    assert len(rows) == 5 and "All five withstand Holm's method." in text
+    assert len(rows) == 5 and "All five withstand Holm's method, .040 at most;" in text
+    assert sum("/ 0.0625 |" in line for line in rows) == 2
+    assert max(float(line.split(" / ")[1]) for line in rows) == 0.04
     means = [
         abs(
             paired(found[m], base).confidence_interval().low
@@ -300,6 +302,22 @@ def test_redrawn_noise_is_told_as_it_was_run():
     assert below(longer, "twice the epochs bring {} ({} to {}):") in text
     assert figures(direct, "is not shown there ({}, {} to +{};") in text
     assert direct.pvalue > 0.05 > max(best.pvalue, longer.pvalue)
+    study = json.loads((RESULTS / "cifar10" / "study.json").read_text())
+    training = {}
+    for cell in study["tables"][2]["cells"]:
+        assert cell["row"] == row
+        for run in cell["runs"]:
+            lines = (RESULTS / "cifar10" / run["path"] / "metrics.jsonl").read_text().splitlines()
+            rows = [line for line in map(json.loads, lines) if line["split"] == "train"]
+            training.setdefault(cell["column"], []).append(rows[-1]["top1_error"])
+    *_, fifth, most = sorted(training["baseline"])
+    told = f"two of the six baselines err on {fifth:.0f} and {most:.0f}% of it"
+    low, high = min(training[LONGER]), max(training[LONGER])
+    assert f"{told} in the last epoch" in words("results/README.md")
+    assert f"after twice the epochs all err on {low:.0f} to {high:.0f}%" in words(
+        "results/README.md"
+    )
+    assert sorted(training["baseline"])[3] < 48 < fifth
     short = "gains {:.1f} points and twice the epochs {:.1f},".format(
         *(-(sum(test.confidence_interval()) / 2) for test in (best, longer))
     )

@@ -5,7 +5,8 @@ Command, on an idle core:
         --methods baseline mid --repeats 20 --output results/step_versions.md
 
 Each version runs in a process of its own; this checkout is the last, and the first is what the
-others are compared with, step by step: the median of the ratios of neighbouring steps.
+others are compared with, step by step: the median of the ratios of neighbouring steps, which of
+them comes first changing each time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -77,7 +79,11 @@ def compare(checkouts: Sequence[Path], case: dict[str, Any], repeats: int) -> li
     try:
         for checkout in checkouts:
             versions.append(Version(checkout, case))
-        turns = [[version.step() for version in versions] for _ in range(repeats)]
+        turns = []
+        for number in range(repeats):
+            order = versions if number % 2 == 0 else versions[::-1]
+            seconds = {version: version.step() for version in order}
+            turns.append([seconds[version] for version in versions])
     finally:
         for version in versions:
             version.close()
@@ -85,6 +91,11 @@ def compare(checkouts: Sequence[Path], case: dict[str, Any], repeats: int) -> li
         [version.flops, *seconds]
         for version, seconds in zip(versions, zip(*turns, strict=True), strict=True)
     ]
+
+
+def _revision(checkout: Path) -> str:
+    asked = ["git", "-C", str(checkout), "describe", "--always", "--dirty"]
+    return subprocess.run(asked, capture_output=True, text=True).stdout.strip() or "of no commit"
 
 
 def rows(method: str, names: Sequence[str], found: list[list[float]]) -> list[str]:
@@ -120,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = options.names or [path.name for path in checkouts]
     if len(names) != len(checkouts):
         parser.error(f"--names: {len(names)} names; expected {len(checkouts)}, one a version")
+    named = dict(zip(names, checkouts, strict=True))
     lines = [
         "# The step of several versions",
         "",
@@ -127,7 +139,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{options.batch_size} images of {options.image_size} pixels, {options.repeats} steps of "
         f"each version in turn; ratios to {names[0]}.",
         "",
-        "Command: `python tools/step_versions.py " + " ".join(argv or sys.argv[1:]) + "`",
+        f"Command: `python tools/step_versions.py {shlex.join(argv or sys.argv[1:])}`",
+        "",
+        "Versions: " + ", ".join(f"{n} {_revision(path)}" for n, path in named.items()) + ".",
         "",
         "| method | version | median s | time | FLOPs |",
         "|---|---|---:|---:|---:|",

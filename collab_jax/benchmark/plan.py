@@ -83,7 +83,7 @@ def plan(case: Case, gpu: str, devices: int = 1, dump: Path | None = None) -> di
 
     Args:
       case: what to compile.
-      gpu: a name in `targets.GPUS`.
+      gpu: a name in `gpus.GPUS`.
       devices: how many of them the batch is split over.
       dump: an empty folder for XLA's texts of the program and its memory; None for none.
 
@@ -139,8 +139,8 @@ def plan_all(
         rows = json.loads(path.read_text())["rows"]
     for gpu in gpus:
         for case in cases:
-            wanted = {**case.to_json(), "gpu": gpu}
-            kept = [row for row in rows if all(row[k] == v for k, v in wanted.items())]
+            wanted = {**case.to_json(), "gpu": gpu, "devices": devices}
+            kept = [row for row in rows if all(row.get(k) == v for k, v in wanted.items())]
             if kept:
                 print(f"{_line(kept[0])}; from {path}, not planned again", flush=True)
                 continue

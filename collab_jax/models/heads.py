@@ -28,7 +28,8 @@ class ByLayer(nn.Module):
 
     The parameters of layer i, counted from 1, are named `layer{i}` or `layer{i}_...`, and a
     subclass defines `of_layer`. A term asks for each layer alone, inside of it; a subclass that
-    changes `__call__` without `of_layer` is asked for all layers at once.
+    changes `__call__` without `of_layer` is asked for all layers at once. A class that defines both
+    promises that `__call__` gives no more than `of_layer` of each layer.
     """
 
     def __call__(self, features: Sequence[Float[ArrayLike, "batch ... _"]]) -> Any:
@@ -45,7 +46,7 @@ class ByLayer(nn.Module):
 
 
 def is_by_layer(heads: nn.Module) -> bool:
-    """Whether `of_layer` says all of what heads do: no `__call__` was changed behind it."""
+    """Whether `of_layer` says all of what heads do: no subclass changed `__call__` alone."""
     if not isinstance(heads, ByLayer):
         return False
     (whole, *_) = (kind for kind in type(heads).__mro__ if "__call__" in vars(kind))

@@ -123,6 +123,8 @@ class Outputs:
         """
         if not self.features and term.name in self.readings:
             return self.readings[term.name]
+        if not term.reads_features:
+            raise ValueError(f"term {term.name!r} reads layers; expected reads_features = True")
         head = term.head
         params = {} if head is None else head_of(self.heads, term.name)
         with jax.named_scope("heads"):

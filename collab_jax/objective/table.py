@@ -225,7 +225,7 @@ class Objective:
         for term in self.terms:
             if term.head is not None:
                 term_key = jax.random.fold_in(key, zlib.crc32(term.name.encode()))
-                heads[term.name] = init_variables(term.head, term_key, zeros)["params"]
+                heads[term.name] = init_variables(term.head, term_key, zeros).get("params", {})
         return heads
 
     def forward(

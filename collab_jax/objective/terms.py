@@ -101,7 +101,7 @@ class Mid(Term):
         return head.of_layer(index, feature)
 
     def value(self, outputs: Outputs) -> Float[Array, ""]:
-        if self.by_layer:
+        if is_by_layer(self.head):
             local_logits: Any = jnp.stack(outputs.of_layers(self))
         else:
             local_logits = outputs.head(self, outputs.features)
@@ -167,7 +167,7 @@ class PullPush(Term):
         return as_vectors(maps, name, self.representation, self.center)
 
     def value(self, outputs: Outputs) -> Float[Array, ""]:
-        if self.by_layer:
+        if is_by_layer(self.head):
             projected: Any = outputs.of_layers(self)
         else:
             projected = outputs.head(self, outputs.features)

@@ -164,7 +164,7 @@ def test_a_plan_goes_on_where_it_stopped(monkeypatch, tmp_path, capsys):
 
     def fake(case, gpu, devices):
         planned.append((case.method, gpu))
-        return {**case.to_json(), "gpu": gpu, **FIGURES}
+        return {**case.to_json(), "gpu": gpu, **FIGURES, "devices": devices}
 
     monkeypatch.setattr(planning, "plan", fake)
     path = tmp_path / "plan.json"
@@ -175,6 +175,8 @@ def test_a_plan_goes_on_where_it_stopped(monkeypatch, tmp_path, capsys):
     kept = [line for line in capsys.readouterr().out.splitlines() if "not planned again" in line]
     assert len(kept) == 1 and kept[0].startswith("h100 vgg16") and str(path) in kept[0]
     assert json.loads(path.read_text()) == {"note": planning.NOTE, "rows": rows}
+    planning.plan_all([Case()], ["h100"], path, devices=8)
+    assert planned[4:] == [("baseline", "h100")], "another number of devices is another plan"
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,12 @@ class Energy(Term):
         return sum(outputs.of_layers(self))
 
 
+class Forgetful(Energy):
+    """One that does not ask for features."""
+
+    reads_features = False
+
+
 class Whole(Term):
     """One that reads features whole."""
 
@@ -251,6 +257,31 @@ def test_what_a_term_adds_to_mid_is_not_lost(batch, variables):
     plain, its, _ = run([Mid(num_classes=5)], CNN(), variables, batch)
     added = sum((x**2).mean() for x in outputs.features)
     np.testing.assert_allclose(table(outputs)[1]["mid"], plain(its)[1]["mid"] + added, rtol=1e-5)
+
+
+class OfLayer(Mid):
+    """Reads other logits of each layer, and adds to their loss."""
+
+    def of_layer(self, head, index, feature):
+        return 3 * super().of_layer(head, index, feature)
+
+    def value(self, outputs):
+        return super().value(outputs) + 1
+
+
+def test_what_a_term_reads_of_layers_holds_where_it_changes_more(batch, variables):
+    for heads in (None, Linear()):
+        options = {"num_classes": 5, "heads": heads}
+        table, outputs, _ = run([OfLayer(**options)], CNN(), variables, batch)
+        plain, read, _ = run([Mid(**options)], CNN(), variables, batch)
+        logits = 3 * jnp.stack(read.readings["mid"])
+        expected = losses.intermediate_loss(logits, batch[1]).sum(0).mean() + 1
+        np.testing.assert_allclose(table(outputs)[1]["mid"], expected, rtol=1e-5)
+
+
+def test_a_term_that_forgets_to_ask_for_features_is_told(batch, variables):
+    with pytest.raises(ValueError, match="'a' reads layers; expected reads_features = True"):
+        run([Forgetful(name="a"), Mid(num_classes=5)], CNN(), variables, batch)
 
 
 def test_features_that_were_read_inside_of_their_layers_are_not_taken_for_none(batch, variables):
