@@ -322,3 +322,21 @@ def test_redrawn_noise_is_told_as_it_was_run():
         *(-(sum(test.confidence_interval()) / 2) for test in (best, longer))
     )
     assert short in words("README.md")
+
+
+def test_the_exploratory_neighbours_are_told_as_they_were_run():
+    found = errors("cifar10_exploratory", "auxiliary classifiers")
+    assert set(found) == {0, 1, 2}
+    base = paired(found, errors("cifar10_exploratory", "baseline"))
+    mid = paired(found, errors("cifar10", "mid", "clean labels"))
+    low, high = base.confidence_interval()
+    told = f"end {-(low + high) / 2:.1f} points ({-high:.1f} to {-low:.1f}) below baseline"
+    assert told in words("docs/worth.md") and base.pvalue < 0.05
+    low, high = mid.confidence_interval()
+    told = f"from `mid` ({(low + high) / 2:.1f}, {low:.1f} to +{high:.1f})"
+    assert told in words("docs/worth.md") and mid.pvalue > 0.05
+    assert f"({low:.2f} to +{high:.2f})" in words("results/README.md")
+    tables = evidence_tables.blocks(RESULTS)
+    assert "**" not in tables["exploratory"]
+    bold = [line for line in tables["exploratory likelihood"].splitlines() if "**" in line]
+    assert len(bold) == 1 and "label smoothing .1 | 2.08" in bold[0] and "| 32.7 |" in bold[0]

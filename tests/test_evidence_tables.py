@@ -49,7 +49,8 @@ def results(tmp_path):
     study = {"format": 1, "collab_jax": "0.2.0", "name": "evidence", "title": "", "note": ""}
     study |= {"seeds": SEEDS, "threads": 1, "programs": [], "tables": [table]}
     (folder / "study.json").write_text(json.dumps(study))
-    shutil.copytree(folder, tmp_path / "cifar10_rate")
+    for name in ("cifar10_rate", "cifar10_exploratory"):
+        shutil.copytree(folder, tmp_path / name)
     return tmp_path
 
 

@@ -26,6 +26,7 @@ __all__ = ["FILES", "blocks"]
 FILES = ("README.md", "results/README.md", "docs/worth.md")
 STUDY = "cifar10"
 HALF_RATE = "cifar10_rate"
+EXPLORATORY = "cifar10_exploratory"
 P_VALUES = "p / Holm / sign-flip"
 
 
@@ -170,7 +171,9 @@ def blocks(results: Path) -> dict[str, str]:
     Args:
       results: the folder that holds the studies' folders.
     """
-    tables, at_half_rate = (_tables(_study(results / name)) for name in (STUDY, HALF_RATE))
+    tables, at_half_rate, exploratory = (
+        _tables(_study(results / name)) for name in (STUDY, HALF_RATE, EXPLORATORY)
+    )
     return {
         "trained out": _methods(tables),
         "trained out likelihood": _likelihood(tables),
@@ -179,6 +182,8 @@ def blocks(results: Path) -> dict[str, str]:
         "trained out claim": _claim(tables),
         "half the rate": _methods(at_half_rate),
         "half the rate directly": _directly(at_half_rate),
+        "exploratory": _methods(exploratory),
+        "exploratory likelihood": _likelihood(exploratory),
     }
 
 
