@@ -132,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(names) != len(checkouts):
         parser.error(f"--names: {len(names)} names; expected {len(checkouts)}, one a version")
     named = dict(zip(names, checkouts, strict=True))
+    others = {str(path): path.name for path in options.others}
+    told = [others.get(word, word) for word in argv or sys.argv[1:]]
     lines = [
         "# The step of several versions",
         "",
@@ -139,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{options.batch_size} images of {options.image_size} pixels, {options.repeats} steps of "
         f"each version in turn; ratios to {names[0]}.",
         "",
-        f"Command: `python tools/step_versions.py {shlex.join(argv or sys.argv[1:])}`",
+        f"Command: `python tools/step_versions.py {shlex.join(told)}`",
         "",
         "Versions: " + ", ".join(f"{n} {_revision(path)}" for n, path in named.items()) + ".",
         "",
