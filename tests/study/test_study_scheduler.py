@@ -13,25 +13,17 @@ from pathlib import Path
 
 import pytest
 from compare_runs import assert_same_run
+from stubbed import HERE, REPOSITORY, runs_of, starts
 
 from collab_jax.errors import UserError
 from collab_jax.study import __main__ as program
 from collab_jax.study import launcher as launchers
-from collab_jax.study import load_study, scheduler
+from collab_jax.study import load_study
 from collab_jax.study.child import CommandJob
 from collab_jax.study.display import Board
 from collab_jax.study.state import State
 from collab_jax.study.task import study_runs
 
-HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parents[1]
-STUDY = """
-from collab_jax.study import Cell, Study, Table
-SHORT = {{"epochs": 2, "decay_epochs": (1,)}}
-def get_study():
-    cells = tuple(Cell("digits", m, "digits_vgg16", m, SHORT) for m in {methods})
-    return Study("a study", (Table("a table", cells),), seeds={seeds}, pictures={pictures})
-"""
 DRIVER = """
 import sys
 sys.path.insert(0, {tests!r})
@@ -39,41 +31,6 @@ from collab_jax.study import __main__ as program, scheduler
 scheduler.interpreter_command = lambda run: [sys.executable, {stub!r}, *run.arguments]
 sys.exit(program.main())
 """
-
-
-@pytest.fixture
-def study(tmp_path):
-    """Writes a study file and returns the program's arguments."""
-
-    def write(*methods, seeds=(0,), pictures=False):
-        file = tmp_path / "tiny.py"
-        file.write_text(STUDY.format(methods=methods, seeds=seeds, pictures=pictures))
-        return ["--study", str(file), "--out", str(tmp_path / "out")]
-
-    return write
-
-
-def runs_of(arguments):
-    """The runs by method and seed."""
-    out = Path(arguments[3])
-    runs = study_runs(load_study(arguments[1])[1], out)
-    return {(r.config.method, r.config.seed): out / r.name for r in runs if r.config is not None}
-
-
-@pytest.fixture
-def stub(monkeypatch):
-    """Runs by a program that trains nothing."""
-
-    def command(run):
-        return [sys.executable, str(HERE / "stub_launch.py"), *run.arguments]
-
-    monkeypatch.setattr(scheduler, "interpreter_command", command)
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-
-
-def starts(run_dir):
-    """How often a run was started."""
-    return (run_dir.parent / f"{run_dir.name}.starts").read_text().count("started")
 
 
 def wait_for(condition, seconds=60):
@@ -150,44 +107,6 @@ def test_flops_are_counted_once_and_kept(study, stub):
     program.main(arguments)
     assert counted() == [flops]
     assert dict(os.environ) == environment, "the runs would inherit the change"
-
-
-def test_what_another_study_has_finished_is_copied(study, stub, tmp_path, capsys):
-    first = study("baseline", "kernel", pictures=True)
-    assert program.main([*first, "--threads", "1"]) == 1, "the stub's kernel diverges"
-    other = tmp_path / "other.py"
-    other.write_text(STUDY.format(methods=("baseline", "out"), seeds=(0, 1), pictures=True))
-    second = ["--study", str(other), "--out", str(tmp_path / "second"), "--threads", "1"]
-    reuse = [*second, "--reuse", first[3]]
-    assert program.main([*reuse, "--dry-run"]) == 0
-    assert "4 runs and 2 evaluations, 4 to do" in capsys.readouterr().out
-    assert not (tmp_path / "second").exists()
-    assert program.main(reuse) == 0
-    assert "1 finished runs copied from" in capsys.readouterr().err
-    before, after = runs_of(first)["baseline", 0], runs_of(second)["baseline", 0]
-    assert not (after.parent / f"{after.name}.starts").exists(), "it was trained again"
-    for name in ("config.json", "result.json"):
-        assert (after / name).read_bytes() == (before / name).read_bytes()
-    assert starts(runs_of(second)["out", 1]) == 1
-    assert program.main(reuse) == 0, "the same command goes on"
-    assert "copied" not in capsys.readouterr().err
-
-
-def test_runs_of_other_values_or_threads_are_not_copied(study, stub, tmp_path, capsys):
-    first = study("baseline")
-    assert program.main([*first, "--threads", "1"]) == 0
-    config = runs_of(first)["baseline", 0] / "config.json"
-    config.write_text(config.read_text().replace('"batch_size": 128', '"batch_size": 64'))
-    other = tmp_path / "other.py"
-    other.write_text(STUDY.format(methods=("baseline",), seeds=(0,), pictures=False))
-    second = ["--study", str(other), "--out", str(tmp_path / "second"), "--reuse", first[3]]
-    assert program.main([*second, "--threads", "1", "--dry-run"]) == 0
-    assert "1 runs, 1 to do" in capsys.readouterr().out
-    assert program.main([*second, "--threads", "2"]) == 2
-    assert "--threads 1, not 2" in capsys.readouterr().err
-    assert program.main([*second[:-1], str(tmp_path)]) == 2
-    assert f"--reuse {tmp_path}: expected the folder of another study" in capsys.readouterr().err
-    assert not (tmp_path / "second").exists()
 
 
 def test_brackets_of_a_reason_are_shown(capsys):
