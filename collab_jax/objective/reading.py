@@ -11,10 +11,13 @@ from collab_jax.isolation.captured import Readout
 from collab_jax.models.heads import params_of_layer
 from collab_jax.objective.outputs import flat_tokens, head_of, of_layer
 
-__all__ = ["READ", "readout_of"]
+__all__ = ["READ", "SCOPE", "readout_of"]
 
 READ = "read"
 """Name of what terms read, few numbers of a layer, which rematerialisation keeps."""
+
+SCOPE = "read_"
+"""Before a term's name, that of the operations with which it reads."""
 
 
 def readout_of(
@@ -48,7 +51,7 @@ def readout_of(
                 feature = flat_tokens(f"features[{index}]", feature, tokens)
             found = {}
             for term in reading:
-                with jax.named_scope(f"read_{term.name}"):
+                with jax.named_scope(SCOPE + term.name):
                     found[term.name] = of_layer(
                         term, modules[term.name], own[term.name], index, feature
                     )

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from collab_jax.errors import UserError
+from collab_jax.objective.reading import SCOPE
 from collab_jax.runs import processes
 from collab_jax.runs.directory import PROFILE
 
@@ -108,13 +109,14 @@ def scope_of(op_name: str) -> str:
       for gradients, and empty for all else.
     """
     path = [part for part in op_name.split("/")[1:-1] if not re.match(r"(vmap\()?jit\(", part)]
-    if not path:
-        return ""
-    name = re.sub(r"\b(jvp|transpose|vmap)\(|\)", "", path[0])
+    name, *within = [re.sub(r"\b(jvp|transpose|vmap)\(|\)", "", part) for part in path] or [""]
     if not name.isidentifier():
         return ""
-    heads = "/heads" if "heads" in path[1:] else ""
-    return name + heads + (" (backward)" if path[0].startswith("transpose(") else "")
+    heads = "heads" in within
+    for part in within if name == "trunk" else ():
+        if part.startswith(SCOPE):
+            name, heads = part.removeprefix(SCOPE), True
+    return name + "/heads" * heads + (" (backward)" if path[0].startswith("transpose(") else "")
 
 
 def _name_operations(folder: Path) -> None:

@@ -20,6 +20,13 @@ from collab_jax.runs.profiling import Profiler, scope_of
         ("jit(run)/transpose(jvp(trunk))/Network/stage1/layer1/norm/mul", "trunk (backward)"),
         ("jit(run)/jvp(mid)/heads/LocalHeads/layer1_conv/add", "mid/heads"),
         ("jit(run)/transpose(jvp(mid))/heads/LocalHeads/add", "mid/heads (backward)"),
+        ("jit(run)/jvp(trunk)/Network/layer1/jvp(read_mid)/LocalHeads.of_layer/add", "mid/heads"),
+        (
+            "jit(run)/transpose(jvp(trunk))/Network/checkpoint/transpose(jvp(read_pull_push))/mul",
+            "pull_push/heads (backward)",
+        ),
+        ("jit(run)/jvp(trunk)/jvp(read_both)/heads/add", "both/heads"),
+        ("jit(run)/jvp(mid)/read_more/add", "mid"),
         ("jit(run)/vmap(augment)/gather", "augment"),
         ("jit(run)/jit(_threefry_split)/train_step/while/body/add", "train_step"),
         ("jit(run)/jvp()/add", ""),
