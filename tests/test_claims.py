@@ -2,6 +2,7 @@
 
 import json
 import re
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import evidence_tables
@@ -31,6 +32,19 @@ def errors(study, column, row=None, name="last_test_error"):
         path = RESULTS / study / run["path"] / "result.json"
         if path.exists():
             found[run["seed"]] = json.loads(path.read_text())[name]
+    return found
+
+
+def last_test(study, column, row, name):
+    """A figure of the last test line by seed."""
+    content = json.loads((RESULTS / study / "study.json").read_text())
+    cells = [cell for table in content["tables"] for cell in table["cells"]]
+    (cell,) = [c for c in cells if (c["row"], c["column"]) == (row, column)]
+    found = {}
+    for run in cell["runs"]:
+        lines = (RESULTS / study / run["path"] / "metrics.jsonl").read_text().splitlines()
+        tests = [line for line in map(json.loads, lines) if line["split"] == "test"]
+        found[run["seed"]] = tests[-1][name]
     return found
 
 
@@ -173,7 +187,8 @@ def test_no_other_page_repeats_the_claim_by_itself(page):
     assert not re.search(r"\b(26\.0|30\.7|22\.9|19\.1)%", text)
 
 
-LONGER = "baseline, twice as long"
+LONGER, AUXILIARY = "baseline, twice as long", "auxiliary classifiers"
+CLEAN, PEOPLE = "clean labels", "people's labels"
 
 
 @pytest.mark.parametrize(
@@ -225,13 +240,7 @@ def test_readme_tells_where_the_combination_loses():
 
 
 def test_the_likelihood_beside_the_longer_baseline_is_told():
-    study = json.loads((RESULTS / "cifar10" / "study.json").read_text())
-    found = {}
-    for cell in study["tables"][0]["cells"]:
-        for run in cell["runs"]:
-            lines = (RESULTS / "cifar10" / run["path"] / "metrics.jsonl").read_text().splitlines()
-            tests = [line for line in map(json.loads, lines) if line["split"] == "test"]
-            found.setdefault(cell["column"], {})[run["seed"]] = tests[-1]["loss"]
+    found = {c: last_test("cifar10", c, "clean labels", "loss") for c in (BEST, LONGER)}
     low, high = paired(found[BEST], found[LONGER]).confidence_interval()
     mean, low, high = (f"{x:.2f}".removeprefix("0") for x in ((low + high) / 2, low, high))
     assert f"of twice the epochs, by {mean} ({low} to {high};" in words("docs/worth.md")
@@ -324,18 +333,65 @@ def test_redrawn_noise_is_told_as_it_was_run():
     assert short in words("README.md")
 
 
+@pytest.mark.parametrize(
+    ("page", "ours", "theirs", "row", "told"),
+    [
+        ("results/README.md", "mid", "baseline", CLEAN, "by {less} points, and by as much"),
+        ("results/README.md", LONGER, "baseline", CLEAN, "calls none ({low} to +{high})"),
+        ("results/README.md", "mid", "baseline", PEOPLE, "`mid` ends {less} points below"),
+        ("results/README.md", AUXILIARY, "baseline", CLEAN, "end {less} and 1.25 points"),
+        ("results/README.md", AUXILIARY, "baseline", PEOPLE, "end 2.85 and {less} points"),
+        ("results/README.md", AUXILIARY, "mid", CLEAN, "their error is {less} lower on"),
+        ("results/README.md", AUXILIARY, "mid", PEOPLE, "and {mean} higher on people's"),
+        ("README.md", "mid", LONGER, CLEAN, "`mid` ends {less} points ({least} to {most}) below"),
+        ("README.md", AUXILIARY, LONGER, CLEAN, "end {less} ({least} to {most}) below it"),
+        ("docs/worth.md", "mid", LONGER, CLEAN, "further seeds `mid` does by {less}"),
+        ("docs/worth.md", AUXILIARY, "mid", CLEAN, "open within {most} points on clean"),
+        ("docs/worth.md", AUXILIARY, "mid", PEOPLE, "and {high} on people's"),
+    ],
+)
+def test_the_new_seeds_are_told_as_they_were_run(page, ours, theirs, row, told):
+    found = [errors("cifar10_auxiliary", column, row) for column in (ours, theirs)]
+    assert [set(x) for x in found] == [set(range(6, 12))] * 2
+    low, high = paired(*found).confidence_interval()
+    mean = np.mean([found[0][seed] - found[1][seed] for seed in found[0]])
+    figures = {"mean": mean, "low": low, "high": high, "less": -mean, "least": -high, "most": -low}
+    for name, value in figures.items():
+        half_up = Decimal(str(round(value, 6))).quantize(Decimal("0.01"), ROUND_HALF_UP)
+        told = told.replace(f"{{{name}}}", re.sub(r"^(-?)0\.", r"\1.", str(half_up)))
+    assert told in words(page)
+
+
+def test_the_calibration_of_auxiliary_classifiers_beside_mid_is_told():
+    told = []
+    for row in (CLEAN, PEOPLE):
+        figures = []
+        for column in (AUXILIARY, "mid"):
+            figures.append(last_test("cifar10_auxiliary", column, row, "calibration_error"))
+        test = paired(*figures)
+        assert test.pvalue < 0.05
+        low, high = (-x for x in test.confidence_interval())
+        told.append(((low + high) / 2, high, low))
+    (clean, *ends), (people, *others) = told
+    text = "{:.1f} points on clean labels ({:.1f} to {:.1f}), {:.1f} on people's ({:.1f} to {:.1f})"
+    expected = text.format(clean, *ends, people, *others)
+    assert re.sub(r"(?<![\d])0\.", ".", expected) in words("docs/worth.md")
+    expected = f"by {clean:.2f} and {people:.2f} points (Holm's p".replace(" 0.", " .")
+    assert expected in words("results/README.md")
+
+
 def test_the_exploratory_neighbours_are_told_as_they_were_run():
     found = errors("cifar10_exploratory", "auxiliary classifiers")
     assert set(found) == {0, 1, 2}
     base = paired(found, errors("cifar10_exploratory", "baseline"))
     mid = paired(found, errors("cifar10", "mid", "clean labels"))
     low, high = base.confidence_interval()
-    told = f"end {-(low + high) / 2:.1f} points ({-high:.1f} to {-low:.1f}) below baseline"
-    assert told in words("docs/worth.md") and base.pvalue < 0.05
+    told = f"ends {-(low + high) / 2:.2f} points below baseline (p {base.pvalue:.3f}".replace(
+        "0.", "."
+    )
+    assert told in words("results/README.md")
     low, high = mid.confidence_interval()
-    told = f"from `mid` ({(low + high) / 2:.1f}, {low:.1f} to +{high:.1f})"
-    assert told in words("docs/worth.md") and mid.pvalue > 0.05
-    assert f"({low:.2f} to +{high:.2f})" in words("results/README.md")
+    assert mid.pvalue > 0.05 and f"({low:.2f} to +{high:.2f})" in words("results/README.md")
     tables = evidence_tables.blocks(RESULTS)
     assert "**" not in tables["exploratory"]
     bold = [line for line in tables["exploratory likelihood"].splitlines() if "**" in line]

@@ -49,7 +49,7 @@ def results(tmp_path):
     study = {"format": 1, "collab_jax": "0.2.0", "name": "evidence", "title": "", "note": ""}
     study |= {"seeds": SEEDS, "threads": 1, "programs": [], "tables": [table]}
     (folder / "study.json").write_text(json.dumps(study))
-    for name in ("cifar10_rate", "cifar10_exploratory"):
+    for name in ("cifar10_rate", "cifar10_exploratory", "cifar10_auxiliary"):
         shutil.copytree(folder, tmp_path / name)
     return tmp_path
 

@@ -27,6 +27,7 @@ FILES = ("README.md", "results/README.md", "docs/worth.md")
 STUDY = "cifar10"
 HALF_RATE = "cifar10_rate"
 EXPLORATORY = "cifar10_exploratory"
+AUXILIARY = "cifar10_auxiliary"
 P_VALUES = "p / Holm / sign-flip"
 
 
@@ -171,8 +172,8 @@ def blocks(results: Path) -> dict[str, str]:
     Args:
       results: the folder that holds the studies' folders.
     """
-    tables, at_half_rate, exploratory = (
-        _tables(_study(results / name)) for name in (STUDY, HALF_RATE, EXPLORATORY)
+    tables, at_half_rate, exploratory, auxiliary = (
+        _tables(_study(results / name)) for name in (STUDY, HALF_RATE, EXPLORATORY, AUXILIARY)
     )
     return {
         "trained out": _methods(tables),
@@ -182,6 +183,10 @@ def blocks(results: Path) -> dict[str, str]:
         "trained out claim": _claim(tables),
         "half the rate": _methods(at_half_rate),
         "half the rate directly": _directly(at_half_rate),
+        "local or not": _methods(auxiliary),
+        "local or not likelihood": _likelihood(auxiliary),
+        "local or not directly": _directly(auxiliary),
+        "local or not claim": _claim(auxiliary),
         "exploratory": _methods(exploratory),
         "exploratory likelihood": _likelihood(exploratory),
     }
