@@ -346,8 +346,10 @@ def test_redrawn_noise_is_told_as_it_was_run():
         ("README.md", "mid", LONGER, CLEAN, "`mid` ends {less} points ({least} to {most}) below"),
         ("README.md", AUXILIARY, LONGER, CLEAN, "end {less} ({least} to {most}) below it"),
         ("docs/worth.md", "mid", LONGER, CLEAN, "further seeds `mid` does by {less}"),
-        ("docs/worth.md", AUXILIARY, "mid", CLEAN, "open within {most} points on clean"),
-        ("docs/worth.md", AUXILIARY, "mid", PEOPLE, "and {high} on people's"),
+        ("README.md", AUXILIARY, "mid", CLEAN, "is shown ({mean}, from {low} to +{high})"),
+        ("docs/worth.md", AUXILIARY, "mid", CLEAN, "{less} points below it ({low} to +{high})"),
+        ("docs/worth.md", AUXILIARY, "mid", PEOPLE, "{mean} above ({low} to +{high})"),
+        ("docs/worth.md", LONGER, "baseline", CLEAN, "nothing that is shown ({low} to +{high})"),
     ],
 )
 def test_the_new_seeds_are_told_as_they_were_run(page, ours, theirs, row, told):
@@ -373,7 +375,9 @@ def test_the_calibration_of_auxiliary_classifiers_beside_mid_is_told():
         low, high = (-x for x in test.confidence_interval())
         told.append(((low + high) / 2, high, low))
     (clean, *ends), (people, *others) = told
-    text = "{:.1f} points on clean labels ({:.1f} to {:.1f}), {:.1f} on people's ({:.1f} to {:.1f})"
+    text = (
+        "{:.1f} points on clean labels ({:.1f} to {:.1f}) and {:.1f} on people's ({:.1f} to {:.1f};"
+    )
     expected = text.format(clean, *ends, people, *others)
     assert re.sub(r"(?<![\d])0\.", ".", expected) in words("docs/worth.md")
     expected = f"by {clean:.2f} and {people:.2f} points (Holm's p".replace(" 0.", " .")
@@ -396,3 +400,58 @@ def test_the_exploratory_neighbours_are_told_as_they_were_run():
     assert "**" not in tables["exploratory"]
     bold = [line for line in tables["exploratory likelihood"].splitlines() if "**" in line]
     assert len(bold) == 1 and "label smoothing .1 | 2.08" in bold[0] and "| 32.7 |" in bold[0]
+
+
+@pytest.mark.parametrize(
+    ("page", "row", "column", "name", "told", "stands"),
+    [
+        ("inside", CLEAN, "mid", "probe 10", "gains from `mid` {less} points on the tenth", True),
+        ("inside", CLEAN, "mid", "probe 13", "and {less} on the last layer's averaged", True),
+        ("inside", CLEAN, "mid", "probe 6", "here, and {less} on the sixth;", False),
+        ("inside", CLEAN, AUXILIARY, "probe 6", "classifiers {less} on the sixth already", True),
+        ("inside", CLEAN, AUXILIARY, "probe 10", "withstands it, and {less} and 2.81", False),
+        ("inside", CLEAN, AUXILIARY, "probe 13", "and 2.88 and {less} behind it", False),
+        ("inside", PEOPLE, AUXILIARY, "probe 13", "on the last layer ({mean})", True),
+        ("inside", PEOPLE, "mid", "probe 13", "`mid`'s there is {mean}", False),
+        ("inside", PEOPLE, "mid", "probe 3", "on the third layer {mean}", False),
+        ("inside", CLEAN, "mid", "filters", "`mid` (by {mean} and 1.54 hundredths)", True),
+        ("inside", PEOPLE, "mid", "filters", "`mid` (by 1.45 and {mean} hundredths)", True),
+        ("inside", CLEAN, AUXILIARY, "filters", "auxiliary classifiers ({mean} and -.02)", True),
+        ("inside", PEOPLE, AUXILIARY, "filters", "classifiers (-.16 and {mean})", False),
+        ("corruptions", CLEAN, AUXILIARY, "blur", "with clean labels ({mean})", True),
+    ],
+)
+def test_what_is_inside_is_told_as_measured(page, row, column, name, told, stands):
+    mean, holm = measured(page)[row, column, name]
+    assert (holm < 0.05) == stands
+    mean = re.sub(r"(?<![0-9])0\.", ".", mean)
+    figures = {"mean": mean if "hundredths" not in told else mean[1:], "less": mean.lstrip("-")}
+    assert told.format(**figures) in words("results/README.md")
+
+
+def test_one_difference_on_corrupted_images_stands():
+    found = measured("corruptions")
+    assert len(found) == 25
+    standing = {key for key, (_, holm) in found.items() if holm < 0.05 and key[2] != "none"}
+    assert standing == {(CLEAN, AUXILIARY, "blur")}
+    probes = {
+        key
+        for key, (_, holm) in measured("inside").items()
+        if holm < 0.05 and key[0] == PEOPLE and key[2].startswith("probe")
+    }
+    assert probes == {(PEOPLE, AUXILIARY, "probe 13")}
+
+
+def measured(page):
+    """(difference, Holm's p) by row, method and figure."""
+    found, names = {}, []
+    for line in (RESULTS / "cifar10_auxiliary" / f"{page}.md").read_text().splitlines():
+        row, *cells = line.strip("| ").split(" | ")
+        if row == "row":
+            names = cells[1:]
+        for name, cell in zip(names, cells[1:], strict=False):
+            if "Holm" in cell:
+                column = cells[0].removesuffix(" (6)")
+                change, holm = cell.split("<br>")[1].split()[0], cell.split("Holm ")[1]
+                found[row, column, name] = change, float(holm)
+    return found

@@ -11,6 +11,7 @@ A method that has not been run with any seed has no row.
 from __future__ import annotations
 
 import sys
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 from made_blocks import ROOT, keep
@@ -133,6 +134,12 @@ def _short(tables: list[TableData]) -> str:
     return markdown([*header, "NLL", "ECE %", "FLOPs"], rows, 2)
 
 
+def _tenths(value: float, sign: str = "") -> str:
+    """To one digit, halves away from zero: means of errors in hundredths often are halves."""
+    rounded = Decimal(str(round(value, 6))).quantize(Decimal("0.1"), ROUND_HALF_UP)
+    return f"{rounded:{sign}}"
+
+
 def _claim(tables: list[TableData]) -> str:
     """Which differences stand after Holm's correction, in each table, in words."""
     texts = []
@@ -147,7 +154,7 @@ def _claim(tables: list[TableData]) -> str:
         (row,) = table.rows
         for verdict in ("better", "worse"):
             named = [
-                f"{cell.column} by {abs(difference.mean or 0):.1f}"
+                f"{cell.column} by {_tenths(abs(difference.mean or 0))}"
                 for cell, difference in found
                 if difference.verdict == verdict
             ]
@@ -159,7 +166,7 @@ def _claim(tables: list[TableData]) -> str:
         for ours, other, difference in contrasts(table, "last"):
             if difference.n > 1 and difference.mean is not None:
                 texts.append(
-                    f"{ours.column} minus {other.column}: {difference.mean:+.1f} points "
+                    f"{ours.column} minus {other.column}: {_tenths(difference.mean, '+')} points "
                     f"({difference.low:+.1f} to {difference.high:+.1f}, Holm's p "
                     f"{spell_p(difference.adjusted if difference.adjusted is not None else 1)})."
                 )

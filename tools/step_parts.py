@@ -107,22 +107,22 @@ def _convolve(x: Any, kernel: Any) -> Any:
     return blocks.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=numbers)
 
 
-def _normed(x: Any) -> Any:
+def _normed(variables: Any, x: Any) -> Any:
     norm: Any = batch_norm(train=True, groups=1, dtype=jnp.float32, name="norm")
-    ones, zeros = jnp.ones(x.shape[-1]), jnp.zeros(x.shape[-1])
-    variables = {
-        "params": {"scale": ones, "bias": zeros},
-        "batch_stats": {"mean": zeros, "var": ones},
-    }
-    return jax.nn.relu(norm.apply(variables, x, mutable=["batch_stats"])[0])
+    y, updated = norm.apply(variables, x, mutable=["batch_stats"])
+    return jax.nn.relu(y), updated
 
 
-def _both(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A function and its gradient, whose cotangent is the result."""
+def _pool(x: Any) -> Any:
+    return vgg.max_pool(x, (2, 2)), None
 
-    def run(x: Any) -> Any:
-        y, backward = jax.vjp(function, x)
-        return backward(y)
+
+def _both(function: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    """What a function gives, and the gradient by all of its arguments."""
+
+    def run(arguments: Any, cotangent: Any) -> Any:
+        y, backward, more = jax.vjp(function, *arguments, has_aux=True)
+        return y, more, backward(cotangent)
 
     return run
 
@@ -161,19 +161,29 @@ def ours(shapes: Shapes, case: Case) -> dict[str, Callable[[], None]]:
     features = _random([(case.batch_size, shapes.outputs[-1][-1])])[0]
     classifier_params = jax.tree.map(jnp.copy, state.params["classifier"])
 
-    def classify(arguments: Any) -> Any:
-        params, x = arguments
-        keys = {"dropout": jax.random.key(0)}
-        return classifier.apply({"params": params}, x, train=True, rngs=keys)
+    def classify(params: Any, x: Any, key: Any) -> Any:
+        return classifier.apply({"params": params}, x, train=True, rngs={"dropout": key}), key
 
+    def classify_both(arguments: Any, key: Any, cotangent: Any) -> Any:
+        return _both(lambda params, x: classify(params, x, key))(arguments, cotangent)
+
+    logits = _random([(1, case.batch_size, case.num_classes)])[0]
+    norms = [
+        {
+            "params": {"scale": jnp.ones(x.shape[-1]), "bias": jnp.zeros(x.shape[-1])},
+            "batch_stats": {"mean": jnp.zeros(x.shape[-1]), "var": jnp.ones(x.shape[-1])},
+        }
+        for x in outputs
+    ]
+    halves = _random([(batch, h // 2, w // 2, c) for batch, h, w, c in shapes.pooled])
     convolutions = (inputs, kernels, outputs)
     parts: dict[str, tuple[Callable[..., Any], Sequence[Any]]] = {
         FORWARD: (_each(lambda x, kernel, _: _convolve(x, kernel)), convolutions),
         BY_INPUT: (_each(_gradient(0)), [of[1:] for of in convolutions]),
         BY_WEIGHT: (_each(_gradient(1)), convolutions),
-        NORM: (_each(_both(_normed)), (outputs,)),
-        POOLING: (_each(_both(lambda x: vgg.max_pool(x, (2, 2)))), (pooled,)),
-        CLASSIFIER: (_both(classify), ((classifier_params, features),)),
+        NORM: (_each(_both(_normed)), (list(zip(norms, outputs, strict=True)), outputs)),
+        POOLING: (_each(_both(_pool)), ([(x,) for x in pooled], halves)),
+        CLASSIFIER: (classify_both, ((classifier_params, features), jax.random.key(0), logits)),
     }
     step, _ = prepare(case)
     compiled = {
@@ -204,7 +214,9 @@ def of_torch(shapes: Shapes, case: Case) -> dict[str, Callable[[], None]]:
         torch.from_numpy(np.array(x)).permute(3, 2, 0, 1).contiguous()
         for x in _random([kernel for _, kernel in shapes.convolutions])
     ]
-    norms = [torch.nn.BatchNorm2d(x.shape[1]) for x in outputs]
+    norms = [
+        torch.nn.Sequential(torch.nn.BatchNorm2d(x.shape[1]), torch.nn.ReLU()) for x in outputs
+    ]
     model = torch_vgg.vgg16(**options)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
@@ -234,7 +246,7 @@ def of_torch(shapes: Shapes, case: Case) -> dict[str, Callable[[], None]]:
         def run() -> None:
             for function, x in zip(functions, leaves, strict=True):
                 y = function(x)
-                torch.autograd.grad(y, x, y.detach())
+                torch.autograd.grad(y, (x, *function.parameters()), y.detach())
 
         return run
 
@@ -247,7 +259,7 @@ def of_torch(shapes: Shapes, case: Case) -> dict[str, Callable[[], None]]:
         FORWARD: forward,
         BY_INPUT: backward((True, False, False), 1),
         BY_WEIGHT: backward((False, True, False), 0),
-        NORM: both([torch.nn.Sequential(n, torch.nn.ReLU(inplace=True)) for n in norms], outputs),
+        NORM: both(norms, outputs),
         POOLING: both([torch.nn.MaxPool2d(2)] * len(pooled), pooled),
         CLASSIFIER: classify,
         OPTIMIZER: optimizer.step,
@@ -301,7 +313,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     versions = [f"jax {jax.__version__}"]
     if not options.no_torch:
         sides["PyTorch"] = of_torch(shapes, case)
-        versions.append(f"PyTorch {version('torch')}")
+        import torch  # pyright: ignore[reportMissingImports]
+
+        versions.append(f"PyTorch {version('torch')} with {torch.get_num_threads()} thread(s)")
     timed = time_in_turn(
         {f"{side}: {part}": run for side, parts in sides.items() for part, run in parts.items()},
         options.repeats,
@@ -326,7 +340,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "",
         about,
         "",
-        f"Command: `python tools/step_parts.py {shlex.join(argv or sys.argv[1:])}`",
+        "Command, with OMP_NUM_THREADS and the cores as told above: "
+        f"`python tools/step_parts.py {shlex.join(argv or sys.argv[1:])}`",
         "",
         f"| {' | '.join(head)} |",
         "|---|" + "---:|" * (len(head) - 1),

@@ -60,13 +60,14 @@ def vgg16(*, image_size: int, num_classes: int, width: float, classifier_width: 
 
     layers: list[Any] = []
     channels, side = 3, image_size
-    for group in ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3):
+    groups = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
+    for number, group in enumerate(groups, start=1):
         for base in group:
             filters = max(1, round(base * width))
             convolution = nn.Conv2d(channels, filters, 3, padding=1, bias=False)
             layers += [convolution, nn.BatchNorm2d(filters), nn.ReLU(inplace=True)]
             channels = filters
-        if side > 1:
+        if side // 2 >= (2 if number < len(groups) else 1):
             layers.append(nn.MaxPool2d(2))
             side //= 2
     return nn.Sequential(*layers, *classifier(channels, classifier_width, num_classes))

@@ -16,7 +16,7 @@ __all__ = ["READ", "SCOPE", "readout_of"]
 READ = "read"
 """Name of what terms read, few numbers of a layer, which rematerialisation keeps."""
 
-SCOPE = "read_"
+SCOPE = "collab_read_"
 """Before a term's name, that of the operations with which it reads."""
 
 

@@ -1,6 +1,7 @@
 """Traces of some training steps, in which each operation tells the part of the step it is of."""
 
 import gzip
+import itertools
 import json
 import re
 import warnings
@@ -17,6 +18,9 @@ from collab_jax.runs import processes
 from collab_jax.runs.directory import PROFILE
 
 __all__ = ["Profiler", "scope_of"]
+
+
+_REMAT = ("", "checkpoint", "rematted_computation")
 
 
 class Profiler:
@@ -109,7 +113,9 @@ def scope_of(op_name: str) -> str:
       for gradients, and empty for all else.
     """
     path = [part for part in op_name.split("/")[1:-1] if not re.match(r"(vmap\()?jit\(", part)]
-    name, *within = [re.sub(r"\b(jvp|transpose|vmap)\(|\)", "", part) for part in path] or [""]
+    parts = [re.sub(r"\b(jvp|transpose|vmap)\(|\)", "", part) for part in path]
+    # Where layers are rematerialised, what is computed anew stands under no part's own name.
+    name, *within = [*itertools.dropwhile(lambda part: part in _REMAT, parts), ""]
     if not name.isidentifier():
         return ""
     heads = "heads" in within
