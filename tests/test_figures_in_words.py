@@ -236,7 +236,7 @@ CLAIMS: dict[str, tuple[str, str, Callable[[], list[str]]]] = {
     ),
     "read inside and outside": (
         "results/README.md",
-        rf"the other with other work: {NUMBER} of its time with `mid`, {NUMBER} with `pull_push`, "
+        rf"in turn on one core of two: {NUMBER} of its time with `mid`, {NUMBER} with `pull_push`, "
         rf"{NUMBER} with all four; and {NUMBER} with baseline",
         inside,
     ),
