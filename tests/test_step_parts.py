@@ -79,6 +79,22 @@ def test_rows_compare_each_part():
     assert step == "| whole step | 2.0 | 100 | 2.0 | 1.00 |  |  |"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--repeats", "0", "--no-torch"], "--repeats 0: expected at least 1"),
+        ([], "PyTorch is missing; expected the extra `bench`, or --no-torch"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_anything_runs(
+    tmp_path, capsys, monkeypatch, arguments, told
+):
+    monkeypatch.setattr(step_parts, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        step_parts.main([*arguments, "--output", str(tmp_path / "a.md")])
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_each_part_runs(tmp_path, monkeypatch):
     output = tmp_path / "parts.md"

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -161,11 +162,11 @@ def ours(shapes: Shapes, case: Case) -> dict[str, Callable[[], None]]:
     features = _random([(case.batch_size, shapes.outputs[-1][-1])])[0]
     classifier_params = jax.tree.map(jnp.copy, state.params["classifier"])
 
-    def classify(params: Any, x: Any, key: Any) -> Any:
-        return classifier.apply({"params": params}, x, train=True, rngs={"dropout": key}), key
+    def classify(arguments: Any, key: Any, cotangent: Any) -> Any:
+        def apply(params: Any, x: Any) -> Any:
+            return classifier.apply({"params": params}, x, train=True, rngs={"dropout": key}), None
 
-    def classify_both(arguments: Any, key: Any, cotangent: Any) -> Any:
-        return _both(lambda params, x: classify(params, x, key))(arguments, cotangent)
+        return _both(apply)(arguments, cotangent)
 
     logits = _random([(1, case.batch_size, case.num_classes)])[0]
     norms = [
@@ -183,7 +184,7 @@ def ours(shapes: Shapes, case: Case) -> dict[str, Callable[[], None]]:
         BY_WEIGHT: (_each(_gradient(1)), convolutions),
         NORM: (_each(_both(_normed)), (list(zip(norms, outputs, strict=True)), outputs)),
         POOLING: (_each(_both(_pool)), ([(x,) for x in pooled], halves)),
-        CLASSIFIER: (classify_both, ((classifier_params, features), jax.random.key(0), logits)),
+        CLASSIFIER: (classify, ((classifier_params, features), jax.random.key(0), logits)),
     }
     step, _ = prepare(case)
     compiled = {
@@ -303,6 +304,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-torch", action="store_true")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args(argv)
+    if options.repeats < 1:
+        parser.error(f"--repeats {options.repeats}: expected at least 1")
+    if not options.no_torch and find_spec("torch") is None:
+        parser.error("PyTorch is missing; expected the extra `bench`, or --no-torch")
     overrides = {
         "model.width": options.width,
         "model.classifier_width": options.classifier_width,

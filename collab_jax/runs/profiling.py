@@ -19,7 +19,6 @@ from collab_jax.runs.directory import PROFILE
 
 __all__ = ["Profiler", "scope_of"]
 
-
 _REMAT = ("", "checkpoint", "rematted_computation")
 
 
