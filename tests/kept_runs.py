@@ -16,29 +16,28 @@ def words(path):
 
 
 def errors(study, column, row=None, name="last_test_error"):
-    """Errors by seed, read here without the report's code."""
+    """Errors by seed, of the runs that are there."""
+    found = {}
+    for seed, folder in _runs(study, column, row):
+        if (folder / "result.json").exists():
+            found[seed] = json.loads((folder / "result.json").read_text())[name]
+    return found
+
+
+def last_line(study, column, row, name, split="test"):
+    """A figure of the last line of a split by seed."""
+    found = {}
+    for seed, folder in _runs(study, column, row):
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        found[seed] = [line for line in lines if line["split"] == split][-1][name]
+    return found
+
+
+def _runs(study, column, row):
     content = json.loads((RESULTS / study / "study.json").read_text())
     cells = [cell for table in content["tables"] for cell in table["cells"]]
     (cell, *_) = [c for c in cells if c["column"] == column and row in (None, c["row"])]
-    found = {}
-    for run in cell["runs"]:
-        path = RESULTS / study / run["path"] / "result.json"
-        if path.exists():
-            found[run["seed"]] = json.loads(path.read_text())[name]
-    return found
-
-
-def last_test(study, column, row, name):
-    """A figure of the last test line by seed."""
-    content = json.loads((RESULTS / study / "study.json").read_text())
-    cells = [cell for table in content["tables"] for cell in table["cells"]]
-    (cell,) = [c for c in cells if (c["row"], c["column"]) == (row, column)]
-    found = {}
-    for run in cell["runs"]:
-        lines = (RESULTS / study / run["path"] / "metrics.jsonl").read_text().splitlines()
-        tests = [line for line in map(json.loads, lines) if line["split"] == "test"]
-        found[run["seed"]] = tests[-1][name]
-    return found
+    return [(run["seed"], RESULTS / study / run["path"]) for run in cell["runs"]]
 
 
 def paired(ours, theirs):

@@ -1,13 +1,12 @@
 """The words of the pages on trained-out networks beside the kept runs."""
 
-import json
 import re
 from decimal import ROUND_HALF_UP, Decimal
 
 import evidence_tables
 import numpy as np
 import pytest
-from kept_runs import BEST, RESULTS, errors, last_test, paired, words
+from kept_runs import BEST, RESULTS, errors, last_line, paired, words
 
 LONGER, AUXILIARY = "baseline, twice as long", "auxiliary classifiers"
 CLEAN, PEOPLE = "clean labels", "people's labels"
@@ -52,7 +51,7 @@ def test_readme_tells_the_declared_contrasts(ours, told):
 
 
 def test_the_likelihood_beside_the_longer_baseline_is_told():
-    found = {c: last_test("cifar10", c, "clean labels", "loss") for c in (BEST, LONGER)}
+    found = {c: last_line("cifar10", c, "clean labels", "loss") for c in (BEST, LONGER)}
     low, high = paired(found[BEST], found[LONGER]).confidence_interval()
     mean, low, high = (f"{x:.2f}".removeprefix("0") for x in ((low + high) / 2, low, high))
     assert f"of twice the epochs, by {mean} ({low} to {high};" in words("docs/worth.md")
@@ -123,14 +122,10 @@ def test_redrawn_noise_is_told_as_it_was_run():
     assert below(longer, "twice the epochs bring {} ({} to {}):") in text
     assert figures(direct, "is not shown there ({}, {} to +{};") in text
     assert direct.pvalue > 0.05 > max(best.pvalue, longer.pvalue)
-    study = json.loads((RESULTS / "cifar10" / "study.json").read_text())
-    training = {}
-    for cell in study["tables"][2]["cells"]:
-        assert cell["row"] == row
-        for run in cell["runs"]:
-            lines = (RESULTS / "cifar10" / run["path"] / "metrics.jsonl").read_text().splitlines()
-            rows = [line for line in map(json.loads, lines) if line["split"] == "train"]
-            training.setdefault(cell["column"], []).append(rows[-1]["top1_error"])
+    training = {
+        column: list(last_line("cifar10", column, row, "top1_error", "train").values())
+        for column in ("baseline", LONGER)
+    }
     *_, fifth, most = sorted(training["baseline"])
     told = f"two of the six baselines err on {fifth:.0f} and {most:.0f}% of it"
     low, high = min(training[LONGER]), max(training[LONGER])
@@ -181,7 +176,7 @@ def test_the_calibration_of_auxiliary_classifiers_beside_mid_is_told():
     for row in (CLEAN, PEOPLE):
         figures = []
         for column in (AUXILIARY, "mid"):
-            figures.append(last_test("cifar10_auxiliary", column, row, "calibration_error"))
+            figures.append(last_line("cifar10_auxiliary", column, row, "calibration_error"))
         test = paired(*figures)
         assert test.pvalue < 0.05
         low, high = (-x for x in test.confidence_interval())
