@@ -32,7 +32,9 @@ def _parser() -> argparse.ArgumentParser:
         help="only ResNet-101, 64 x 3 x 64 x 64: baseline, tree, hierarchical dropout",
     )
     plan.add_argument(
-        "--remat", action="store_true", help="plan every step with model.remat=True as well"
+        "--remat",
+        action="store_true",
+        help="plan every step with model.remat_heads=True and model.remat=True as well",
     )
     split = commands.add_parser(
         "collectives", help="what GPUs that share a batch send each other (extra `plan`)"
@@ -131,8 +133,11 @@ def _plan(options: argparse.Namespace, command: str) -> None:
             if not options.methods:
                 cases += economical_cases(case) + dropping_cases(case)
     if options.remat:
-        cases += [
-            replace(case, overrides={**case.overrides, "model.remat": True}) for case in cases
+        cases = [
+            replace(case, overrides={**case.overrides, **more})
+            for more in ({}, {"model.remat_heads": True}, {"model.remat": True})
+            for case in cases
+            if not ("model.remat_heads" in more and case.method == "baseline")
         ]
     output: Path = options.output
     rows = plan_all(cases, options.gpus, output.with_suffix(".json"))

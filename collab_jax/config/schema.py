@@ -144,6 +144,7 @@ class Model:
         "compute norms, activations, heads and projections anew in the backward pass: less memory, "
         "more time",
     )
+    remat_heads: bool = key(False, "", "compute heads and projections alone anew")
 
 
 @dataclass(frozen=True, kw_only=True)

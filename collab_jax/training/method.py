@@ -119,7 +119,7 @@ def create_objective(
             runs=passes,
             options={"train": True, "masks_per_layer": masks},
             branch=branch,
-            remat=config.model.remat,
+            remat=config.model.remat or config.model.remat_heads,
             **dropping(config, model),
         )
     runs = masks**2 * passes
@@ -131,7 +131,7 @@ def create_objective(
         split_at=globs(config.model.split_at) if runs > 1 else None,
         options={"train": True},
         branch=branch,
-        remat=config.model.remat,
+        remat=config.model.remat or config.model.remat_heads,
     )
 
 

@@ -28,10 +28,17 @@ def step_and_inputs(digits, method, **overrides):
     return jax.jit(partial(train_step, parts.settings)), state, batch
 
 
-@pytest.mark.parametrize("method", ["baseline", "out+mid+pull_push+kernel"])
-def test_the_step_is_the_same_to_rounding(digits, method):
+@pytest.mark.parametrize(
+    ("method", "key"),
+    [
+        ("baseline", "model__remat"),
+        ("out+mid+pull_push+kernel", "model__remat"),
+        ("out+mid+pull_push+kernel", "model__remat_heads"),
+    ],
+)
+def test_the_step_is_the_same_to_rounding(digits, method, key):
     plain, state, batch = step_and_inputs(digits, method)
-    remat, *_ = step_and_inputs(digits, method, model__remat=True)
+    remat, *_ = step_and_inputs(digits, method, **{key: True})
     expected, report = plain(state, batch)
     found, other = remat(state, batch)
     np.testing.assert_allclose(other["loss"], report["loss"], rtol=1e-5)
@@ -42,22 +49,30 @@ def test_the_step_is_the_same_to_rounding(digits, method):
     )
 
 
-def test_no_convolution_of_a_layer_is_computed_anew(digits):
-    def convolutions_and_norms(**overrides):
-        step, state, batch = step_and_inputs(digits, "baseline", **overrides)
+@pytest.fixture(scope="module")
+def counts(digits):
+    """Convolutions and norms, each with its rsqrt, of a step for a GPU."""
+
+    def of(method, **overrides):
+        step, state, batch = step_and_inputs(digits, method, **overrides)
         text = step.trace(state, batch).lower(lowering_platforms=("cuda",)).as_text()
         return text.count("stablehlo.convolution"), text.count("stablehlo.rsqrt")
 
-    plain, remat = convolutions_and_norms(), convolutions_and_norms(model__remat=True)
+    return of
+
+
+def test_no_convolution_of_a_layer_is_computed_anew(counts):
+    plain, remat = counts("baseline"), counts("baseline", model__remat=True)
     assert remat[0] == plain[0] and remat[1] > plain[1]
 
 
-def test_projections_are_computed_anew_with_it_alone(digits):
-    def convolutions(method, **overrides):
-        step, state, batch = step_and_inputs(digits, method, **overrides)
-        text = step.trace(state, batch).lower(lowering_platforms=("cuda",)).as_text()
-        return text.count("stablehlo.convolution")
+@pytest.mark.parametrize("key", ["model__remat", "model__remat_heads"])
+def test_projections_are_computed_anew_with_it_alone(counts, key):
+    layers, (baseline, _) = 13, counts("baseline")
+    assert counts("pull_push")[0] == baseline + 3 * layers
+    assert counts("pull_push", **{key: True})[0] == baseline + 4 * layers
 
-    layers, baseline = 13, convolutions("baseline")
-    assert convolutions("pull_push") == baseline + 3 * layers
-    assert convolutions("pull_push", model__remat=True) == baseline + 4 * layers
+
+def test_heads_alone_leave_the_norms_as_they_were(counts):
+    assert counts("baseline", model__remat_heads=True) == counts("baseline")
+    assert counts("pull_push", model__remat_heads=True)[1] == counts("pull_push")[1]
