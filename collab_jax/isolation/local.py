@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from collab_jax.isolation.leaves import apart
 
-__all__ = ["constant_derivative", "isolate", "joint", "pullback"]
+__all__ = ["constant_derivatives", "isolate", "joint", "pullback"]
 
 _jax = cast(Any, jax)  # whose own annotations of vjp and custom_vjp are partial
 _zeros_like = cast(Any, jnp).zeros_like
@@ -137,7 +137,7 @@ def pullback(pull: Callable[[Any], tuple[Any, ...]], cotangents: Any) -> tuple[A
         # Maps are then released before the inputs' part makes others of their size.
         main, of_params = _jax.lax.optimization_barrier((main, of_params))
     _, *of_inputs = pull((main, _zeros(local)))
-    return (*jax.tree.map(constant_derivative, (of_params, *of_inputs)), None)
+    return (*constant_derivatives((of_params, *of_inputs)), None)
 
 
 def _pullback_after(pull: Callable[[Any], tuple[Any, ...]], cotangents: Any) -> tuple[Any, ...]:
@@ -145,7 +145,7 @@ def _pullback_after(pull: Callable[[Any], tuple[Any, ...]], cotangents: Any) -> 
     *of_run, _ = pullback(pull, cotangents)
     main, local = cotangents
     _, of_twins, _ = pull((_zeros(main), local))
-    return (*of_run, jax.tree.map(constant_derivative, of_twins))
+    return (*of_run, constant_derivatives(of_twins))
 
 
 def _zeros(cotangents: Any) -> Any:
@@ -159,14 +159,18 @@ def _bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def constant_derivative(cotangent: Any) -> Any:
-    """A cotangent whose own derivative raises an error."""
-    return cotangent if cotangent.dtype == jax.dtypes.float0 else _refuse_derivatives(cotangent)
+def constant_derivatives(cotangents: Any) -> Any:
+    """A pytree of cotangents whose own derivatives raise an error."""
+    leaves, structure = jax.tree.flatten(cotangents)
+    places = [i for i, leaf in enumerate(leaves) if leaf.dtype != jax.dtypes.float0]
+    for place, leaf in zip(places, _refuse_derivatives([leaves[i] for i in places]), strict=True):
+        leaves[place] = leaf
+    return jax.tree.unflatten(structure, leaves)
 
 
 @_jax.custom_jvp
-def _refuse_derivatives(cotangent: Any) -> Any:
-    return cotangent
+def _refuse_derivatives(cotangents: list[Any]) -> list[Any]:
+    return cotangents
 
 
 @_refuse_derivatives.defjvp

@@ -6,7 +6,7 @@ from typing import Any, cast
 import jax
 
 from collab_jax.isolation.leaves import apart
-from collab_jax.isolation.local import constant_derivative, pullback
+from collab_jax.isolation.local import constant_derivatives, pullback
 
 __all__ = ["joint_reading"]
 
@@ -80,7 +80,7 @@ def joint_reading(
             pull_reading = _jax.vjp(read, *of_reading)[1] if remat else of_reading[0]
             of_held, of_local = pull_reading(found)
             of_weights, of_arrays, _ = pullback(pull, (main, of_local))
-            return of_weights, jax.tree.map(constant_derivative, of_held), of_arrays
+            return of_weights, constant_derivatives(of_held), of_arrays
 
         once = _jax.custom_vjp(pair)
         once.defvjp(forward, backward)

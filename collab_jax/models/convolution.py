@@ -6,8 +6,10 @@ lowered for a platform, so that programs for accelerators hold `lax.conv_general
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -15,6 +17,7 @@ from jaxtyping import Array, Float
 __all__ = ["conv_general_dilated"]
 
 _FEW_PIXELS = 4
+_NHWC = ("NHWC", "HWIO", "NHWC")
 
 Images = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "kernel_height kernel_width channels_a_group filters"]
@@ -76,10 +79,24 @@ def conv_general_dilated(
     if math.prod(sizes) > _FEW_PIXELS:
         return reference(lhs, rhs)
 
-    def on_cpu(x: Array, kernel: Array) -> Array:
-        return _between_pixels(x, kernel, strides, pads, precision)
+    return _by_platform(lhs, rhs, strides, pads, precision)
 
-    return lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=reference)
+
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _by_platform(
+    x: Images, kernel: Kernel, strides: tuple[int, int], padding: Padding, precision: Any
+) -> Array:
+    """As a function of its own it is traced once for all layers of the same shapes."""
+
+    def on_cpu(x: Array, kernel: Array) -> Array:
+        return _between_pixels(x, kernel, strides, padding, precision)
+
+    def elsewhere(x: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(
+            x, kernel, strides, padding, dimension_numbers=_NHWC, precision=precision
+        )
+
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
 
 
 def _between_pixels(
@@ -113,7 +130,7 @@ def _between_pixels(
 
 
 def _is_nhwc(x: Array, kernel: Array, dimension_numbers: Any) -> bool:
-    nhwc = lax.conv_dimension_numbers(x.shape, kernel.shape, ("NHWC", "HWIO", "NHWC"))
+    nhwc = lax.conv_dimension_numbers(x.shape, kernel.shape, _NHWC)
     return nhwc == lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
 
 

@@ -1,6 +1,7 @@
 """Models by name."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,9 @@ from collab_jax.models.network import Network
 from collab_jax.models.resnet import resnet18, resnet32, resnet101
 from collab_jax.models.vgg import vgg16
 
-__all__ = ["MODELS", "create_model", "init_variables", "stage_kernels"]
+__all__ = ["MODELS", "create_model", "init_variables", "run_once", "stage_kernels"]
+
+Result = TypeVar("Result")
 
 MODELS = {"vgg16": vgg16, "resnet18": resnet18, "resnet32": resnet32, "resnet101": resnet101}
 """Every network's function by its name."""
@@ -51,7 +54,7 @@ def create_model(
 def init_variables(
     module: nn.Module | Instances, key: Any, *inputs: Any, **options: Any
 ) -> dict[str, Any]:
-    """Initialises a module in one program that is quick to compile, as it runs once.
+    """Initialises a module in one program.
 
     Args:
       module: a Linen module, or copies of one.
@@ -62,13 +65,17 @@ def init_variables(
     Returns:
       Its variables.
     """
+    return run_once(lambda key, *inputs: dict(module.init(key, *inputs, **options)), key, *inputs)
 
-    def init(key: Any, *inputs: Any) -> dict[str, Any]:
-        return dict(module.init(key, *inputs, **options))
 
-    if isinstance(key, Tracer):  # A part of another program.
-        return init(key, *inputs)
-    return jax.jit(init, compiler_options={"xla_backend_optimization_level": 0})(key, *inputs)
+def run_once(function: Callable[..., Result], *args: Any) -> Result:
+    """Calls a function of arrays as one program that is quick to compile, as it runs once.
+
+    Inside of another program it becomes a part of that.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args)):
+        return function(*args)
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})(*args)
 
 
 def stage_kernels(params: dict[str, Any], stages: int) -> tuple[Any, ...]:

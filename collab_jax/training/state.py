@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from collab_jax.models import init_variables
+from collab_jax.models import init_variables, run_once
 from collab_jax.objective import Objective
 from collab_jax.training.keys import key_for, root_key
 
@@ -78,33 +78,36 @@ def create_train_state(
     Returns:
       The state before the first step.
     """
-    key = root_key(seed)
     # A training pass needs an example for each part of the batch that is normalised by itself.
     batch = getattr(model, "norm_groups", 1)
-    images = jnp.zeros((batch, *image_shape), jnp.float32)
-    variables = init_variables(model, key_for("model", key), images[:1], train=False)
-    params, batch_stats = variables["params"], variables.get("batch_stats", {})
-    rngs = {"dropout": key_for("dropout", key)}
-    heads = objective.init(key_for("heads", key), model, variables, images, rngs=rngs)
     names = [term.name for term in objective.terms]
-    leaves = len(jax.tree.leaves((params, heads)))
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        key=jax.random.key_data(key),
-        params=params,
-        heads=heads,
-        batch_stats=batch_stats,
-        opt_state=optimizer.init((params, heads)),
-        sums={
-            name: jnp.zeros((), jnp.float32)
-            for name in ("steps", "skipped", "loss", "top1_wrong", "top5_wrong", *names)
-        },
-        fault={
-            "step": jnp.full((), -1, jnp.int32),
-            "terms": jnp.zeros((len(names),), bool),
-            "gradients": jnp.zeros((leaves,), bool),
-        },
-    )
+
+    def created(key: Any) -> TrainState:
+        images = jnp.zeros((batch, *image_shape), jnp.float32)
+        variables = init_variables(model, key_for("model", key), images[:1], train=False)
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        rngs = {"dropout": key_for("dropout", key)}
+        heads = objective.init(key_for("heads", key), model, variables, images, rngs=rngs)
+        leaves = len(jax.tree.leaves((params, heads)))
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            key=jax.random.key_data(key),
+            params=params,
+            heads=heads,
+            batch_stats=batch_stats,
+            opt_state=optimizer.init((params, heads)),
+            sums={
+                name: jnp.zeros((), jnp.float32)
+                for name in ("steps", "skipped", "loss", "top1_wrong", "top5_wrong", *names)
+            },
+            fault={
+                "step": jnp.full((), -1, jnp.int32),
+                "terms": jnp.zeros((len(names),), bool),
+                "gradients": jnp.zeros((leaves,), bool),
+            },
+        )
+
+    return run_once(created, root_key(seed))
 
 
 def count_parameters(tree: Any) -> int:

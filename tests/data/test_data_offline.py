@@ -135,7 +135,8 @@ def test_a_missing_package_is_named_with_its_extra(package, name, extra, tmp_pat
         for place in range(4):
             (tmp_path / "own" / label / f"{place}.png").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, package, None)
+    for module in {package, package.partition(".")[0]}:
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError) as caught:
         data.load(name, data_dir=str(tmp_path / "data"), test=0.25 if name[-3:] == "own" else 0)
     before, behind = "", ""

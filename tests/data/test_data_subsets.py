@@ -107,6 +107,12 @@ def test_take_gives_the_same_examples_as_the_whole_split():
         assert split.nbytes == split.images.nbytes == len(split) * 64
 
 
+def test_digits_are_the_same_where_their_file_has_moved(monkeypatch):
+    expected = data.load("digits")
+    monkeypatch.setattr("collab_jax.data.digits._FILE", "moved.csv.gz")
+    assert data.load("digits").fingerprint == expected.fingerprint
+
+
 def test_digits_are_those_bundled_with_scikit_learn_in_a_fixed_split():
     from sklearn.datasets import load_digits
 

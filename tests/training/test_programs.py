@@ -40,6 +40,15 @@ def test_evaluation_is_the_same_program_whatever_the_method(method):
     assert program(method) == program("baseline")
 
 
+def test_the_first_state_is_one_program(caplog):
+    parts = made(ALL_TERMS)
+    with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+        create_train_state(parts.model, parts.objective, parts.optimizer, INFO.image_shape, 0)
+    compiled = [text for text in caplog.messages if text.startswith("Finished XLA compilation")]
+    assert sum("created" in text for text in compiled) == 1
+    assert len(compiled) < 10  # with what makes a key from a seed
+
+
 @pytest.mark.slow
 def test_steps_after_the_first_compile_nothing():
     parts = made(ALL_TERMS)
