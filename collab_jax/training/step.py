@@ -118,8 +118,11 @@ def train_step(
     )
     learning_rate = jnp.asarray(settings.learning_rate(steps_taken(state.opt_state)), jnp.float32)
     with jax.named_scope("optimizer"):
-        updates, opt_state = settings.optimizer.update(gradients, state.opt_state, trainable)
-        new_trainable: Any = optax.apply_updates(trainable, updates)
+        held = (trainable, state.opt_state)
+        if len(settings.objective.terms) > 1:
+            held = _awaiting(gradients, held, settings.optimizer)
+        updates, opt_state = settings.optimizer.update(gradients, held[1], held[0])
+        new_trainable: Any = optax.apply_updates(held[0], updates)
 
     bad_terms = ~jnp.isfinite(jnp.stack(list(values.values())))
     bad_gradients = jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(gradients)])
@@ -262,6 +265,25 @@ def _add_terms_of_parameters(
     values = {**values, **others}
     values = {term.name: values[term.name] for term in objective.terms}
     return loss + more, values, (of_params, of_heads)
+
+
+def _awaiting(
+    gradients: Any, held: tuple[Any, Any], optimizer: optax.GradientTransformation
+) -> tuple[Any, Any]:
+    """Parameters and an optimizer's state, each array of which is there once its gradient is.
+
+    A GPU's program keeps kernels in the convolutions' own layout from the forward pass to the
+    update otherwise, and momentum too, which takes more memory the longer the backward pass is.
+    """
+
+    def await_gradient(array: Array, gradient: Array) -> Array:
+        return jax.lax.optimization_barrier((array, gradient))[0]
+
+    params, opt_state = held
+    return (
+        jax.tree.map(await_gradient, params, gradients),
+        optax.tree_utils.tree_map_params(optimizer, await_gradient, opt_state, gradients),
+    )
 
 
 def train_chunk(

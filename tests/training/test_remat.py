@@ -58,7 +58,10 @@ def counts(digits):
         text = step.trace(state, batch).lower(lowering_platforms=("cuda",)).as_text()
         return text.count("stablehlo.convolution"), text.count("stablehlo.rsqrt")
 
-    return of
+    with pytest.MonkeyPatch.context() as patch:
+        # The convolutions of small maps of one shape are one function, called several times.
+        patch.setattr("collab_jax.models.convolution._FEW_PIXELS", 0)
+        yield of
 
 
 def test_no_convolution_of_a_layer_is_computed_anew(counts):
@@ -68,9 +71,8 @@ def test_no_convolution_of_a_layer_is_computed_anew(counts):
 
 @pytest.mark.parametrize("key", ["model__remat", "model__remat_heads"])
 def test_projections_are_computed_anew_with_it_alone(counts, key):
-    layers, (baseline, _) = 13, counts("baseline")
-    assert counts("pull_push")[0] == baseline + 3 * layers
-    assert counts("pull_push", **{key: True})[0] == baseline + 4 * layers
+    layers, (plain, _) = 13, counts("pull_push")
+    assert counts("pull_push", **{key: True})[0] == plain + layers
 
 
 def test_heads_alone_leave_the_norms_as_they_were(counts):
