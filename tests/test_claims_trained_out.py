@@ -214,10 +214,12 @@ def test_the_exploratory_neighbours_are_told_as_they_were_run():
     bold = [line for line in lines if "**" in line]
     assert [line.split(" | ")[1] for line in bold] == ["label smoothing .1"] * 2
     assert bold[0].count("**") == 4 and "| 32.7 |" in bold[0]
-    assert bold[1].count("**") == 2 and bold[1].endswith(", 0.051 |")
-    people = {key[1] for key in rows if key[0] == f"| {PEOPLE}"}
-    assert not people & {"tree, 4 heads", "r_drop, dropout .3", "baseline, twice as wide"}
-    assert len(people) == 5
+    assert bold[1].count("**") == 2 and bold[1].endswith(", 0.089 |")
+    assert "-0.52 [-2.84, +1.81]" in rows[f"| {PEOPLE}", "baseline, twice as wide"]
+    assert "with people's labels it is not shown to end below (-.52)" in page
+    assert "with people's labels .52 points (-2.84 to +1.81)" in words("docs/worth.md")
+    methods = {kind: {key[1] for key in rows if key[0] == f"| {kind}"} for kind in (CLEAN, PEOPLE)}
+    assert methods[CLEAN] == methods[PEOPLE] and len(methods[CLEAN]) == 8
 
 
 @pytest.mark.parametrize(
