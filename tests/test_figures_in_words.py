@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
 ALL = "out+mid+pull_push+kernel"
+CLOCK = "on the clock, median"
 
 
 def rows(name: str, heading: str = "") -> dict[str, dict[str, str]]:
@@ -97,6 +98,19 @@ def inside() -> list[str]:
     text = (RESULTS / "step_inside.md").read_text()
     table = dict(re.findall(r"^\| (\S+) \| read inside \| \S+ \| (\S+)", text, re.M))
     return [table[method] for method in ("mid", "pull_push", ALL, "baseline")]
+
+
+def starts() -> list[str]:
+    kinds = [
+        ("start_time.md", "warm"),
+        ("start_time.md", "empty"),
+        ("start_time_before.md", "warm"),
+    ]
+    return [
+        f"{float(rows(name)[f'digits, {method}, start to first step, {cache} cache'][CLOCK]):.1f}"
+        for name, cache in kinds
+        for method in ("baseline", "all four terms")
+    ]
 
 
 def beside_torch() -> list[str]:
@@ -246,6 +260,13 @@ CLAIMS: dict[str, tuple[str, str, Callable[[], list[str]]]] = {
         rf"missed by `mid` \({NUMBER} at {NUMBER}\), `pull_push` \({NUMBER} at {NUMBER}\) and all "
         rf"four \({NUMBER} at {NUMBER}\)",
         lambda: steps("out", "kernel", "mid", "pull_push", ALL, name="step_narrow.md"),
+    ),
+    "before the first step": (
+        "results/README.md",
+        rf"idle core: {NUMBER} s on the clock for baseline and {NUMBER} s for all four terms where "
+        rf"the program is compiled already, {NUMBER} and {NUMBER} s where it is not.*?version "
+        rf"before \(9c5321e\) took {NUMBER} and {NUMBER} s",
+        starts,
     ),
     "clocks of the study": (
         "results/README.md",

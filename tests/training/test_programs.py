@@ -1,5 +1,7 @@
 """What the compiled programs of a run have to have in common."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +49,28 @@ def test_the_first_state_is_one_program(caplog):
     compiled = [text for text in caplog.messages if text.startswith("Finished XLA compilation")]
     assert sum("created" in text for text in compiled) == 1
     assert len(compiled) < 10  # with what makes a key from a seed
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lion"])
+def test_what_an_update_reads_waits_for_its_gradient(optimizer):
+    def program(method):
+        config = tiny_config(method, optimizer__name=optimizer)
+        parts = build.create_experiment(config, INFO, steps_per_epoch=2)
+        state = jax.eval_shape(
+            lambda: create_train_state(
+                parts.model, parts.objective, parts.optimizer, INFO.image_shape, 0
+            )
+        )
+        arrays = {"images": ((64, 8, 8, 1), jnp.uint8), "labels": ((64,), jnp.int32)}
+        arrays["indices"] = arrays["labels"]
+        batch = Batch(**{name: jax.ShapeDtypeStruct(*array) for name, array in arrays.items()})
+        text = jax.jit(partial(train_step, parts.settings)).lower(state, batch).as_text()
+        return text.count("stablehlo.optimization_barrier"), len(jax.tree.leaves(state.params))
+
+    # Parameters and their moments, and L_kernel's own.
+    barriers, leaves = program("kernel")
+    assert barriers == (3 if optimizer == "adamw" else 2) * leaves + 1
+    assert program("baseline")[0] == 0
 
 
 @pytest.mark.slow
