@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--remat",
         action="store_true",
-        help="plan every step with model.remat_heads=True and model.remat=True as well",
+        help="plan again with model.remat_heads=True, all but baseline, and with model.remat=True",
     )
     split = commands.add_parser(
         "collectives", help="what GPUs that share a batch send each other (extra `plan`)"
@@ -133,11 +133,11 @@ def _plan(options: argparse.Namespace, command: str) -> None:
             if not options.methods:
                 cases += economical_cases(case) + dropping_cases(case)
     if options.remat:
-        cases = [
-            replace(case, overrides={**case.overrides, **more})
-            for more in ({}, {"model.remat_heads": True}, {"model.remat": True})
-            for case in cases
-            if not ("model.remat_heads" in more and case.method == "baseline")
+        with_heads = [case for case in cases if case.method != "baseline"]
+        cases += [
+            replace(case, overrides={**case.overrides, key: True})
+            for key, chosen in (("model.remat_heads", with_heads), ("model.remat", [*cases]))
+            for case in chosen
         ]
     output: Path = options.output
     rows = plan_all(cases, options.gpus, output.with_suffix(".json"))

@@ -144,7 +144,11 @@ class Model:
         "compute norms, activations, heads and projections anew in the backward pass: less memory, "
         "more time",
     )
-    remat_heads: bool = key(False, "", "compute heads and projections alone anew")
+    remat_heads: bool = key(
+        False,
+        "",
+        "of these, compute heads and projections alone anew; without effect where there are none",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

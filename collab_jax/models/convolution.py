@@ -79,6 +79,8 @@ def conv_general_dilated(
     if math.prod(sizes) > _FEW_PIXELS:
         return reference(lhs, rhs)
 
+    if isinstance(precision, list):
+        precision = tuple(precision)
     return _by_platform(lhs, rhs, strides, pads, precision)
 
 

@@ -69,9 +69,14 @@ def init_variables(
 
 
 def run_once(function: Callable[..., Result], *args: Any) -> Result:
-    """Calls a function of arrays as one program that is quick to compile, as it runs once.
+    """Calls a function as one program that is quick to compile, as it runs once.
 
-    Inside of another program it becomes a part of that.
+    Args:
+      function: of pytrees of arrays.
+      *args: the pytrees; where one of them is traced, the function becomes a part of that program.
+
+    Returns:
+      What the function returns.
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(args)):
         return function(*args)

@@ -118,11 +118,14 @@ def train_step(
     )
     learning_rate = jnp.asarray(settings.learning_rate(steps_taken(state.opt_state)), jnp.float32)
     with jax.named_scope("optimizer"):
-        held = (trainable, state.opt_state)
+        old_trainable, old_opt_state = trainable, state.opt_state
+        # With a single term XLA's own order holds less, and with more of them this one.
         if len(settings.objective.terms) > 1:
-            held = _awaiting(gradients, held, settings.optimizer)
-        updates, opt_state = settings.optimizer.update(gradients, held[1], held[0])
-        new_trainable: Any = optax.apply_updates(held[0], updates)
+            old_trainable, old_opt_state = _awaiting(
+                gradients, trainable, state.opt_state, settings.optimizer
+            )
+        updates, opt_state = settings.optimizer.update(gradients, old_opt_state, old_trainable)
+        new_trainable: Any = optax.apply_updates(old_trainable, updates)
 
     bad_terms = ~jnp.isfinite(jnp.stack(list(values.values())))
     bad_gradients = jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(gradients)])
@@ -134,7 +137,7 @@ def train_step(
     new_sums = {"steps": 1.0, "skipped": 0.0, "loss": loss, **values, **wrong}
     updated = (*new_trainable, batch_stats, opt_state)
     if settings.skip_nonfinite:
-        before = (state.params, state.heads, state.batch_stats, state.opt_state)
+        before = (*old_trainable, state.batch_stats, old_opt_state)
         updated = jax.tree.map(lambda old, new: jnp.where(bad, old, new), before, updated)
         new_sums = {name: jnp.where(bad, 0.0, value) for name, value in new_sums.items()}
         new_sums["skipped"] = bad.astype(jnp.float32)
@@ -268,21 +271,28 @@ def _add_terms_of_parameters(
 
 
 def _awaiting(
-    gradients: Any, held: tuple[Any, Any], optimizer: optax.GradientTransformation
+    gradients: Any, trainable: Any, opt_state: Any, optimizer: optax.GradientTransformation
 ) -> tuple[Any, Any]:
     """Parameters and an optimizer's state, each array of which is there once its gradient is.
 
-    A GPU's program keeps kernels in the convolutions' own layout from the forward pass to the
-    update otherwise, and momentum too, which takes more memory the longer the backward pass is.
+    Otherwise a GPU's program keeps copies of kernels and of their moments, in the layout that
+    convolutions have, until the update.
     """
 
-    def await_gradient(array: Array, gradient: Array) -> Array:
+    def await_gradient(array: Any, gradient: Any) -> Any:
+        if isinstance(array, optax.MaskedNode):
+            return array
         return jax.lax.optimization_barrier((array, gradient))[0]
 
-    params, opt_state = held
     return (
-        jax.tree.map(await_gradient, params, gradients),
-        optax.tree_utils.tree_map_params(optimizer, await_gradient, opt_state, gradients),
+        jax.tree.map(await_gradient, trainable, gradients),
+        optax.tree_utils.tree_map_params(
+            optimizer,
+            await_gradient,
+            opt_state,
+            gradients,
+            is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+        ),
     )
 
 

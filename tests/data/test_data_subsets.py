@@ -1,6 +1,7 @@
 """Splits, subsets and orders: functions of labels and seed alone."""
 
 import hashlib
+import sys
 
 import numpy as np
 import pytest
@@ -105,6 +106,11 @@ def test_take_gives_the_same_examples_as_the_whole_split():
         assert np.array_equal(labels, split.labels[[5, 0, 99, 5]])
         assert split.image_shape == (8, 8, 1)
         assert split.nbytes == split.images.nbytes == len(split) * 64
+
+
+def test_digits_are_read_without_importing_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert len(data.load("digits").train) == 1437
 
 
 def test_digits_are_the_same_where_their_file_has_moved(monkeypatch):
