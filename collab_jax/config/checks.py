@@ -47,6 +47,8 @@ _SHARED_KEYS = {
     "pull_push.projection_kernel": {"pull_push", "predsim"},
     "pull_push.projection_pool": {"pull_push", "predsim"},
 }
+# Beside them no term reads features inside of their layers.
+_READS_WHOLE = {"predsim", "hsic"}
 _COMPARES_IMAGES = ("pull_push", "predsim", "hsic", "decov")
 
 
@@ -316,6 +318,8 @@ def without_effect(config: Config, names: Iterable[str]) -> dict[str, str]:
         reasons |= dict.fromkeys(("momentum", "nesterov"), f"optimizer {optimizer}")
     if schedule != "step":
         reasons |= dict.fromkeys(("decay_epochs", "decay_factor"), f"schedule {schedule}")
+    if not used & {"mid", "pull_push"} or used & _READS_WHOLE:
+        reasons["model.remat_heads"] = f"method {method}"
     if config.model.drop_block == 0:
         reasons["model.drop_block_size"] = "model.drop_block 0"
     for name in SCHEMA:

@@ -241,6 +241,20 @@ def test_rivals_use_the_keys_of_heads_that_they_share():
     }
 
 
+@pytest.mark.parametrize("method", ["baseline", "out+kernel", "tree", "auxiliary", "mid+predsim"])
+def test_heads_are_not_computed_anew_where_none_is_read_inside_of_its_layer(method):
+    key = "model.remat_heads"
+    assert config_lib.without_effect(config_lib.parse(changed(method)), [key]) == {
+        key: f"method {method}"
+    }
+
+
+def test_heads_that_are_read_inside_of_their_layers_can_be_computed_anew():
+    for method in ("mid", "pull_push", "mid+auxiliary"):
+        config = config_lib.parse(changed(method))
+        assert not config_lib.without_effect(config, ["model.remat_heads"])
+
+
 def test_without_effect_finds_what_other_optimizers_and_schedules_leave_out():
     keys = ["momentum", "nesterov", "decay_epochs", "decay_factor", "weight_decay"]
     config = config_lib.parse(changed(optimizer__name="lion", schedule="cosine"))
