@@ -95,9 +95,13 @@ def steps(*methods: str, name: str = "step_vgg16.md") -> list[str]:
 
 
 def inside() -> list[str]:
-    text = (RESULTS / "step_inside.md").read_text()
-    table = dict(re.findall(r"^\| (\S+) \| read inside \| \S+ \| (\S+)", text, re.M))
-    return [table[method] for method in ("mid", "pull_push", ALL, "baseline")]
+    return of_version("step_inside.md", "read inside", "mid", "pull_push", ALL, "baseline")
+
+
+def of_version(name: str, version: str, *methods: str) -> list[str]:
+    text = (RESULTS / name).read_text()
+    table = dict(re.findall(rf"^\| (\S+) \| {version} \| \S+ \| (\S+)", text, re.M))
+    return [table[method] for method in methods]
 
 
 def starts() -> list[str]:
@@ -253,6 +257,12 @@ CLAIMS: dict[str, tuple[str, str, Callable[[], list[str]]]] = {
         rf"in turn on one core of two: {NUMBER} of its time with `mid`, {NUMBER} with `pull_push`, "
         rf"{NUMBER} with all four; and {NUMBER} with baseline",
         inside,
+    ),
+    "waiting for gradients": (
+        "results/README.md",
+        rf"before, in turn on an idle core: {NUMBER} of its time with baseline, {NUMBER} with "
+        rf"`mid`, {NUMBER} with all four",
+        lambda: of_version("step_waiting.md", "waiting", "baseline", "mid", ALL),
     ),
     "time and FLOPs of narrow steps": (
         "results/README.md",
