@@ -161,11 +161,11 @@ def _bytes(tree: Any) -> int:
 
 def constant_derivatives(cotangents: Any) -> Any:
     """A pytree of cotangents whose own derivatives raise an error."""
-    leaves, structure = jax.tree.flatten(cotangents)
+    leaves, structure = _jax.tree.flatten(cotangents)
     places = [i for i, leaf in enumerate(leaves) if leaf.dtype != jax.dtypes.float0]
     for place, leaf in zip(places, _refuse_derivatives([leaves[i] for i in places]), strict=True):
         leaves[place] = leaf
-    return jax.tree.unflatten(structure, leaves)
+    return _jax.tree.unflatten(structure, leaves)
 
 
 @_jax.custom_jvp
