@@ -275,3 +275,19 @@ def measured(page):
                 change, holm = cell.split("<br>")[1].split()[0], cell.split("Holm ")[1]
                 found[row, column, name] = change, float(holm)
     return found
+
+
+def test_what_changes_inside_with_people_s_labels_is_told():
+    text = (RESULTS / "cifar10" / "inside.md").read_text().partition("## people's labels")[2]
+    header, row = (
+        line.split(" | ")
+        for line in text.splitlines()
+        if line.startswith(("| row |", "| people's labels | mid+pull_push+kernel"))
+    )
+    cells = dict(zip(header, row, strict=True))
+    page = words("results/README.md")
+    assert "by 2.52 points less on the last layer" in page and "<br>-2.52 [" in cells["probe 13"]
+    assert "and by 1.76 on the tenth" in page and "<br>-1.76 [" in cells["probe 10"]
+    assert "correlation (-.64) does" in page and "<br>-0.64 [" in cells["filters"]
+    assert "Holm 0.001" in cells["filters"]
+    assert all(float(cells[name].rpartition(" ")[2]) > 0.05 for name in ("probe 10", "probe 13"))
