@@ -277,17 +277,28 @@ def measured(page):
     return found
 
 
-def test_what_changes_inside_with_people_s_labels_is_told():
-    text = (RESULTS / "cifar10" / "inside.md").read_text().partition("## people's labels")[2]
+def people_s_row(name):
+    text = (RESULTS / "cifar10" / f"{name}.md").read_text().partition("## people's labels")[2]
     header, row = (
         line.split(" | ")
         for line in text.splitlines()
         if line.startswith(("| row |", "| people's labels | mid+pull_push+kernel"))
     )
-    cells = dict(zip(header, row, strict=True))
-    page = words("results/README.md")
-    assert "by 2.52 points less on the last layer" in page and "<br>-2.52 [" in cells["probe 13"]
-    assert "and by 1.76 on the tenth" in page and "<br>-1.76 [" in cells["probe 10"]
-    assert "correlation (-.64) does" in page and "<br>-0.64 [" in cells["filters"]
-    assert "Holm 0.001" in cells["filters"]
-    assert all(float(cells[name].rpartition(" ")[2]) > 0.05 for name in ("probe 10", "probe 13"))
+    return {name.strip(" |"): cell.strip(" |") for name, cell in zip(header, row, strict=True)}
+
+
+def test_what_a_combination_changes_with_people_s_labels_is_told():
+    page, inside, corrupted = (
+        words("results/README.md"),
+        *map(people_s_row, ("inside", "corruptions")),
+    )
+    assert "by 2.52 points less on the last layer" in page and "<br>-2.52 [" in inside["probe 13"]
+    assert "and by 1.76 on the tenth" in page and "<br>-1.76 [" in inside["probe 10"]
+    assert "correlation (-.64) does" in page and "<br>-0.64 [" in inside["filters"]
+    told = "falls by {} points, on noisy ones by {} and on clean ones by {}, of which the first"
+    found = [re.findall(r"<br>-([\d.]+) \[", corrupted[of])[0] for of in ("blur", "noise", "none")]
+    assert told.format(*found) in page
+    stands = [inside["filters"], corrupted["blur"], corrupted["none"]]
+    assert all(float(cell.rpartition(" ")[2]) < 0.05 for cell in stands)
+    fails = [inside["probe 10"], inside["probe 13"], corrupted["noise"]]
+    assert all(float(cell.rpartition(" ")[2]) > 0.05 for cell in fails)
